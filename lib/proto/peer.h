@@ -1,0 +1,108 @@
+/* peer.h - messages between daemons: own, versioned opcodes (DESIGN 5.1), no part of the client
+ * protocol.
+ *
+ * A peer connection is opened to the member's client port (or -i address) and begins with one
+ * ordinary client request, opcode SD_OP_PEER_HELLO (0xE0, version 0x0a, WRITE), payload struct
+ * peer_hello; after its SUCCESS reply both directions carry only: struct peer_hdr (176 bytes,
+ * little-endian), then crc_nr u32 checksums, then data_len bytes.  One direction carries requests,
+ * the other replies (matched by id, any order), or PEER_PULL's stream of several replies, the last
+ * with PEER_F_LAST.
+ */
+#ifndef LIB_PROTO_PEER_H
+#define LIB_PROTO_PEER_H
+
+#include <stdint.h>
+
+#define PEER_PROTO_VERSION 1u
+#define SD_OP_CLIENT_HELLO                                                                         \
+	0xE1u /* our own clients: payload struct client_hello (DESIGN 5.1, sessions) */
+#define SD_OP_PEER_HELLO 0xE0u
+
+struct client_hello {
+	uint64_t client_id; /* random, made by the client library when it is opened */
+	uint64_t session;   /* counted up at each reconnect */
+	uint32_t version;   /* 1 */
+	uint32_t pad;
+};
+
+struct peer_hello {
+	uint32_t version;
+	uint32_t conn_nr; /* counted up by the opener: a newer connection voids the older one */
+	uint64_t cluster_ctime;
+	uint8_t from_uuid[16];
+	uint64_t from_start;
+	uint8_t to_uuid[16];
+	uint64_t to_start; /* the incarnation that the opener means; another one refuses */
+};
+
+enum peer_op {
+	PEER_WRITE = 1, /* epoch, oid, ver, prev, off, data; F_CREATE F_DURABLE; obj_size, copies */
+	PEER_REMOVE,	/* epoch, oid, ver, prev */
+	PEER_READ,	/* epoch, oid, off, len -> data, ver */
+	PEER_VERSION,	/* epoch, oid, copies -> ver, obj_size: answered once in sync in epoch (5.6)
+			 */
+	PEER_SYNC_QUERY, /* epoch, oid, copies -> synced, F_IN_SYNC F_UNKNOWN F_TORN, ver, obj_size
+			    (5.5) */
+	PEER_SYNC_LIST, /* epoch, hash range in off..len, copies, cursor -> array of struct peer_obj
+			   (5.5 in bulk) */
+	PEER_PULL,	/* epoch, gen, oid -> stream of data at off; F_LAST: ver, obj_size */
+	PEER_FLUSH,	/* epoch, vid: everything cached here becomes durable */
+	PEER_FORWARD,	/* a client's request for the owner: client header in `client`, client_id,
+			   session */
+	PEER_DROP_CHECK, /* epoch, oid: is it in sync there?  (before a surplus copy is dropped) */
+	PEER_SETTLE, /* epoch, gen, oid, ver: bring this replica to ver by a pull from member uuid
+			(5.6) */
+	PEER_PING,
+	PEER_OP_NR
+};
+
+enum peer_flag {
+	PEER_F_CREATE = 1,
+	PEER_F_DURABLE = 2,
+	PEER_F_LAST = 4,
+	PEER_F_IN_SYNC = 8,
+	PEER_F_UNKNOWN = 16,
+	PEER_F_TORN = 32,
+	PEER_F_CONT = 64, /* SYNC_LIST: continue after cursor; in the reply: there is more */
+	PEER_F_RECOVERY = 128,
+};
+
+struct peer_hdr {
+	uint32_t magic; /* PEER_MAGIC */
+	uint16_t op;
+	uint16_t flags;
+	uint32_t id;
+	uint32_t result; /* replies: SD_RES_*; OLD_NODE_VER: the request's epoch is older than mine
+			  */
+	uint32_t epoch;	 /* request: the sender's; reply: the replier's */
+	uint32_t vid;
+	uint64_t oid;
+	uint64_t ver_gen, ver_seq;
+	uint64_t prev_gen, prev_seq;
+	uint64_t off, len; /* len: bytes wanted by READ */
+	uint64_t obj_size;
+	uint32_t synced; /* SYNC_QUERY reply: newest epoch in which it was in sync there */
+	uint8_t copies;
+	uint8_t pad[3];
+	uint64_t client_id, session;
+	uint32_t crc_nr;    /* u32 checksums that follow the header */
+	uint32_t data_len;  /* bytes that follow them */
+	uint8_t client[48]; /* FORWARD: struct sd_req; its reply: struct sd_rsp.  SETTLE: uuid +
+			       start of the source */
+};
+#define PEER_MAGIC 0x70656572u
+_Static_assert(sizeof(struct peer_hdr) == 176, "peer wire header");
+
+/* One row of a PEER_SYNC_LIST reply. */
+struct peer_obj {
+	uint64_t oid;
+	uint64_t ver_gen, ver_seq;
+	uint64_t size;
+	uint32_t synced;
+	uint8_t copies;
+	uint8_t flags; /* PEER_F_IN_SYNC, PEER_F_TORN, PEER_F_UNKNOWN */
+	uint16_t pad;
+};
+_Static_assert(sizeof(struct peer_obj) == 40, "peer wire record");
+
+#endif

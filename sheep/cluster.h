@@ -1,0 +1,193 @@
+/* cluster.h - the replicated state machine (cluster.c: pure) and its life around the bus
+ * (member.c).
+ *
+ * cluster.c: apply(state, command) -> reply, actions; no clock, no I/O, no randomness, no logging.
+ * member.c:  joins, orders, persists, publishes: owns the bus and the files epoch/ of the store.
+ */
+#ifndef SHEEP_CLUSTER_H
+#define SHEEP_CLUSTER_H
+
+#include "lib/proto/ring.h"
+#include "sheep/cluster/driver.h"
+
+struct sheep;
+
+enum cluster_status { CLUSTER_WAIT_FORMAT, CLUSTER_WAIT_JOIN, CLUSTER_RUNNING, CLUSTER_SHUTDOWN };
+
+struct member {
+	struct incarnation inc;
+	struct net_addr addr;	 /* data and client address (-y, -p) */
+	struct net_addr io_addr; /* -i, family 0 when none */
+	uint32_t zone;
+	uint16_t nr_vnodes;    /* as of this view */
+	uint16_t fixed_vnodes; /* -V; 0: automatic */
+	bool gateway;
+	uint64_t space;
+	uint8_t boot_id[16];
+};
+
+/* A view: immutable once published, reference counted (one thread: no atomics). */
+struct view {
+	unsigned refs;
+	uint32_t epoch;
+	uint8_t name[8]; /* the epoch's random name */
+	uint64_t time;	 /* unix seconds, put into the command by its sender */
+	unsigned nr;
+	struct member *members; /* sorted by (addr, port): index = dog's node id */
+	struct ring *ring;	/* over members with nr_vnodes > 0; ring entry i = members[i] */
+	int self;		/* index of this node, -1 when not in it */
+};
+
+/* The VDI table's entry. */
+struct vdi {
+	uint32_t vid;
+	char name[256], tag[256];
+	uint64_t create_time, snap_ctime; /* (sec << 32) | nsec */
+	uint64_t vm_clock_nsec, size, vm_state_size;
+	uint32_t snap_id, parent_vid;
+	uint32_t family; /* family number */
+	uint32_t btree_counter;
+	uint8_t copies, copy_policy, store_policy, shift;
+	bool deleted;	 /* tombstone: the vid stays in use */
+	bool creating;	 /* CREATE was applied, VISIBLE was not */
+	bool reclaiming; /* deleted, its objects are still being removed */
+	bool cache_lost; /* next flush answers EIO once */
+	/* ownership */
+	bool owned; /* @owner holds it (it may be dead: then the next CLAIM takes over) */
+	bool clean; /* the last owner released clean; false: a new generation begins dirty */
+	struct incarnation owner;
+	uint64_t gen;
+	/* USE_LOCK locks */
+	uint8_t lock_state; /* 1 unlocked, 2 locked, 3 shared */
+	struct incarnation lock_owner[31];
+	struct net_addr lock_addr[31];
+	uint8_t lock_nr;
+};
+
+struct cluster; /* member.c's object: the state machine of this node and its life */
+
+/* ---- what other modules ask (no yield) ---- */
+
+enum cluster_status cluster_status(const struct cluster *c);
+/* The newest view that this node has persisted and may do I/O in; NULL before the first.  Borrowed:
+ * view_get() it to keep it over a yield. */
+struct view *cluster_view(const struct cluster *c);
+struct view *view_get(struct view *v);
+void view_put(struct view *v);					    /* NULL is fine */
+int view_find(const struct view *v, const struct incarnation *inc); /* index or -1 */
+/* Members of epoch @e from the history (for DESIGN 5.5 (2)); NULL: not known.  view_put() it. */
+struct view *cluster_history(struct cluster *c, uint32_t epoch);
+/* Fires when the view or the status changed (broadcast). */
+struct co_cond *cluster_changed(struct cluster *c);
+const struct vdi *cluster_vdi(const struct cluster *c, uint32_t vid); /* NULL: never used */
+const struct vdi *cluster_vdi_next(const struct cluster *c, uint32_t after_vid);
+/* Lookup by protocol.md 6.1; SD_RES_*. */
+uint32_t cluster_lookup(const struct cluster *c, const char name[256], const char tag[256],
+			uint32_t snapid, const struct vdi **ret);
+
+struct cluster_params {
+	uint64_t ctime; /* cluster id; 0: not formatted */
+	uint16_t flags;
+	uint8_t copies, copy_policy, shift;
+	bool disable_recovery;
+	char store[16];
+};
+const struct cluster_params *cluster_params(const struct cluster *c);
+uint64_t cluster_state_hash(const struct cluster *c);
+
+/* ---- commands: each is one message on the bus; returns when it was applied and persisted here
+ * ---- */
+
+enum cmd_type {
+	CMD_FORMAT,
+	CMD_SHUTDOWN,
+	CMD_FORCE_RECOVER,
+	CMD_VDI_CREATE,	   /* grants the vid, generation and ownership to the sender */
+	CMD_VDI_VISIBLE,   /* its inode is written */
+	CMD_VDI_DELETE,	   /* by name/tag/snapid */
+	CMD_VDI_RECLAIMED, /* all objects of a deleted vid are gone */
+	CMD_VDI_HEADER,	   /* an owner's header write: tag, vm_*, larger size */
+	CMD_VDI_LOCK,
+	CMD_VDI_UNLOCK,
+	CMD_CLAIM,
+	CMD_RELEASE,
+	CMD_CLEAN,
+	CMD_CACHE_LOST,
+	CMD_SET_RECOVERY, /* enable, disable */
+	/* member.c's own: */
+	CMD_JOIN,
+	CMD_ADMIT_ACK,
+	CMD_STATE,
+	CMD_LEAVE,
+	CMD_SPACE,
+	CMD_NR
+};
+
+/* Arguments and reply of a command, one flat struct (encoded field by field on the bus). */
+struct cmd {
+	enum cmd_type type;
+	uint32_t vid;
+	uint64_t gen; /* owner's commands carry it */
+	char name[256], tag[256];
+	uint32_t snapid, base_vid;
+	uint64_t size, vm_state_size, vm_clock_nsec, ctime;
+	uint8_t copies, copy_policy, store_policy, shift, lock_type;
+	uint16_t flags;
+	char store[16];
+	uint64_t time;	 /* wall clock of the sender, for states that need one */
+	uint64_t random; /* randomness of the sender (epoch names) */
+	bool clean, on;
+	struct incarnation target;
+	/* reply */
+	uint32_t result; /* SD_RES_* */
+	uint32_t ret_vid;
+	uint64_t ret_gen;	      /* CREATE, CLAIM granted: the generation */
+	bool ret_dirty;		      /* CLAIM granted: the generation begins dirty */
+	struct incarnation ret_owner; /* CLAIM refused: who has it */
+	uint8_t ret_copies, ret_shift;
+};
+
+/* Send and wait.  0: c->result is the machine's answer.  -ENOTCONN: this node is out. */
+co_fn int cluster_do(struct cluster *c, struct cmd *cmd);
+/* Persist-before-use (DESIGN 4.2) is inside: when cluster_do returns, the answer is durable here.
+ */
+
+/* ---- life ---- */
+
+struct cluster_hooks {
+	/* A new view was applied, persisted and published.  @old may be NULL.  Called in a
+	 * coroutine of the cluster, may yield; I/O in the new epoch starts only after all hooks
+	 * returned.  @clean: a clean restart of the whole start set, in sync at once (DESIGN 4.3).
+	 */
+	co_fn void (*view)(void *arg, struct view *old, struct view *new_view, bool clean);
+	/* A VDI changed (created, deleted, owner, header...). */
+	void (*vdi)(void *arg, const struct vdi *v);
+	/* Format: drop everything (before the first view of the new cluster). */
+	co_fn void (*format)(void *arg);
+	/* Cluster shutdown was ordered: drain and stop, then leave the clean mark. */
+	void (*shutdown)(void *arg);
+	/* We are out: all connections must end; the daemon exits or comes back as a new
+	 * incarnation. */
+	void (*out)(void *arg, const char *reason);
+};
+
+struct cluster_conf {
+	const struct bus_driver *driver;
+	const char *param;
+	struct member self;
+	uint64_t max_gen;     /* store_max_gen() */
+	uint32_t clean_epoch; /* from store_ident */
+	uint8_t clean_name[8];
+	struct env_file *dir; /* store directory: epoch/ lives in it */
+	struct cluster_hooks hooks;
+	void *arg;
+};
+/* Load the persisted state, open the bus, send the join.  Returns when this node was admitted, or
+ * waits for others (*waiting_for = malloc'ed sentence naming them), or was refused (-EPERM, *err
+ * says why). */
+co_fn int cluster_start(struct co_sched *s, const struct cluster_conf *conf, struct cluster **ret,
+			char **waiting_for, char **err);
+/* Leave the bus, wait for own coroutines, free. */
+co_fn void cluster_stop(struct cluster *c);
+
+#endif
