@@ -3,7 +3,7 @@
  *
  * A peer connection is opened to the member's client port (or -i address) and begins with one
  * ordinary client request, opcode SD_OP_PEER_HELLO (0xE0, version 0x0a, WRITE), payload struct
- * peer_hello; after its SUCCESS reply both directions carry only: struct peer_hdr (176 bytes,
+ * peer_hello; after its SUCCESS reply both directions carry only: struct peer_hdr (168 bytes,
  * little-endian), then crc_nr u32 checksums, then data_len bytes.  One direction carries requests,
  * the other replies (matched by id, any order), or PEER_PULL's stream of several replies, the last
  * with PEER_F_LAST.
@@ -91,7 +91,7 @@ struct peer_hdr {
 			       start of the source */
 };
 #define PEER_MAGIC 0x70656572u
-_Static_assert(sizeof(struct peer_hdr) == 176, "peer wire header");
+_Static_assert(sizeof(struct peer_hdr) == 168, "peer wire header");
 
 /* One row of a PEER_SYNC_LIST reply. */
 struct peer_obj {
