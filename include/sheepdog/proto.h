@@ -18,65 +18,76 @@
 #define SD_LISTEN_PORT	      7000u
 
 /* X(opcode, name) */
-#define SD_OPS(X)                                                                                                             \
-	X(0x01, CREATE_AND_WRITE_OBJ)                                                                                         \
-	X(0x02, READ_OBJ) X(0x03, WRITE_OBJ) X(0x04, REMOVE_OBJ) X(0x05, DISCARD_OBJ) X(0x11, NEW_VDI) X(                     \
-		0x12,                                                                                                         \
-		LOCK_VDI) X(0x13,                                                                                             \
-			    RELEASE_VDI) X(0x14,                                                                              \
-					   GET_VDI_INFO) X(0x15,                                                              \
-							   READ_VDIS) X(0x16,                                                 \
-									FLUSH_VDI) X(0x17,                                    \
-										     DEL_VDI) X(0x18,                         \
-												GET_CLUSTER_DEFAULT)          \
-		X(0x82, GET_NODE_LIST) X(0x84, MAKE_FS) X(0x85, SHUTDOWN) X(0x86, STAT_SHEEP) X(                              \
-			0x87,                                                                                                 \
-			STAT_CLUSTER) X(0x89,                                                                                 \
-					GET_VDI_ATTR) X(0x8a,                                                                 \
-							FORCE_RECOVER) X(0x90,                                                \
-									 GET_STORE_LIST) X(0x94,                              \
-											   CLEANUP)                           \
-			X(0x95, TRACE_ENABLE) X(0x96, TRACE_DISABLE) X(0x97, STAT_RECOVERY) X(                                \
-				0x98,                                                                                         \
-				FLUSH_DEL_CACHE) X(0x99,                                                                      \
-						   NOTIFY_VDI_DEL) X(0x9a,                                                    \
-								     KILL_NODE) X(0x9b,                                       \
-										  TRACE_STATUS)                               \
-				X(0x9c, TRACE_READ_BUF) X(0xa1, GET_OBJ_LIST) X(0xa2, GET_EPOCH) X(                           \
-					0xa3,                                                                                 \
-					CREATE_AND_WRITE_PEER) X(0xa4,                                                        \
-								 READ_PEER) X(0xa5,                                           \
-									      WRITE_PEER) X(0xa6,                             \
-											    REMOVE_PEER)                      \
-					X(0xa8, ENABLE_RECOVER) X(0xa9, DISABLE_RECOVER) X(                                   \
-						0xab,                                                                         \
-						GET_VDI_COPIES) X(0xac,                                                       \
-								  COMPLETE_RECOVERY) X(0xaf,                                  \
-										       NOTIFY_VDI_ADD)                        \
-						X(0xb0, DELETE_CACHE) X(0xb1, MD_INFO) X(                                     \
-							0xb2,                                                                 \
-							MD_PLUG) X(0xb3,                                                      \
-								   MD_UNPLUG) X(0xb4,                                         \
-										GET_HASH) X(0xb5,                             \
-											    REWEIGHT)                         \
-							X(0xb8, STAT) X(0xb9, GET_LOGLEVEL) X(0xba, SET_LOGLEVEL) X(          \
-								0xbb, NFS_CREATE) X(0xbc,                                     \
-										    NFS_DELETE) X(0xbd, EXIST)                \
-								X(0xbe, CLUSTER_INFO) X(0xbf, ALTER_CLUSTER_COPY) X(          \
-									0xc0,                                                 \
-									ALTER_VDI_COPY) X(0xc1, DECREF_OBJ)                   \
-									X(0xc2, DECREF_PEER) X(0xc5, REPAIR_REPLICA) X(       \
-										0xc6,                                         \
-										OIDS_EXIST) X(0xc7, VDI_STATE_CHECKPOINT_CTL) \
-										X(0xc8, INODE_COHERENCE) X(                   \
-											0xc9,                                 \
-											READ_DEL_VDIS) X(0xca,                \
-													 GET_RECOVERY)        \
-											X(0xcb, SET_RECOVERY) X(              \
-												0xcc,                         \
-												SET_VNODES)                   \
-												X(0xcd,                       \
-												  GET_VNODES)
+/* clang-format off */
+#define SD_OPS(X) \
+	X(0x01, CREATE_AND_WRITE_OBJ) \
+	X(0x02, READ_OBJ) \
+	X(0x03, WRITE_OBJ) \
+	X(0x04, REMOVE_OBJ) \
+	X(0x05, DISCARD_OBJ) \
+	X(0x11, NEW_VDI) \
+	X(0x12, LOCK_VDI) \
+	X(0x13, RELEASE_VDI) \
+	X(0x14, GET_VDI_INFO) \
+	X(0x15, READ_VDIS) \
+	X(0x16, FLUSH_VDI) \
+	X(0x17, DEL_VDI) \
+	X(0x18, GET_CLUSTER_DEFAULT) \
+	X(0x82, GET_NODE_LIST) \
+	X(0x84, MAKE_FS) \
+	X(0x85, SHUTDOWN) \
+	X(0x86, STAT_SHEEP) \
+	X(0x87, STAT_CLUSTER) \
+	X(0x89, GET_VDI_ATTR) \
+	X(0x8a, FORCE_RECOVER) \
+	X(0x90, GET_STORE_LIST) \
+	X(0x94, CLEANUP) \
+	X(0x95, TRACE_ENABLE) \
+	X(0x96, TRACE_DISABLE) \
+	X(0x97, STAT_RECOVERY) \
+	X(0x98, FLUSH_DEL_CACHE) \
+	X(0x99, NOTIFY_VDI_DEL) \
+	X(0x9a, KILL_NODE) \
+	X(0x9b, TRACE_STATUS) \
+	X(0x9c, TRACE_READ_BUF) \
+	X(0xa1, GET_OBJ_LIST) \
+	X(0xa2, GET_EPOCH) \
+	X(0xa3, CREATE_AND_WRITE_PEER) \
+	X(0xa4, READ_PEER) \
+	X(0xa5, WRITE_PEER) \
+	X(0xa6, REMOVE_PEER) \
+	X(0xa8, ENABLE_RECOVER) \
+	X(0xa9, DISABLE_RECOVER) \
+	X(0xab, GET_VDI_COPIES) \
+	X(0xac, COMPLETE_RECOVERY) \
+	X(0xaf, NOTIFY_VDI_ADD) \
+	X(0xb0, DELETE_CACHE) \
+	X(0xb1, MD_INFO) \
+	X(0xb2, MD_PLUG) \
+	X(0xb3, MD_UNPLUG) \
+	X(0xb4, GET_HASH) \
+	X(0xb5, REWEIGHT) \
+	X(0xb8, STAT) \
+	X(0xb9, GET_LOGLEVEL) \
+	X(0xba, SET_LOGLEVEL) \
+	X(0xbb, NFS_CREATE) \
+	X(0xbc, NFS_DELETE) \
+	X(0xbd, EXIST) \
+	X(0xbe, CLUSTER_INFO) \
+	X(0xbf, ALTER_CLUSTER_COPY) \
+	X(0xc0, ALTER_VDI_COPY) \
+	X(0xc1, DECREF_OBJ) \
+	X(0xc2, DECREF_PEER) \
+	X(0xc5, REPAIR_REPLICA) \
+	X(0xc6, OIDS_EXIST) \
+	X(0xc7, VDI_STATE_CHECKPOINT_CTL) \
+	X(0xc8, INODE_COHERENCE) \
+	X(0xc9, READ_DEL_VDIS) \
+	X(0xca, GET_RECOVERY) \
+	X(0xcb, SET_RECOVERY) \
+	X(0xcc, SET_VNODES) \
+	X(0xcd, GET_VNODES)
+/* clang-format on */
 
 enum sd_op {
 #define SD_OP_ENUM_(code, name) SD_OP_##name = code,
