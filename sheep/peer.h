@@ -8,6 +8,7 @@
 #ifndef SHEEP_PEER_H
 #define SHEEP_PEER_H
 
+#include "include/sheepdog/proto.h"
 #include "lib/proto/peer.h"
 #include "sheep/cluster.h"
 #include "sheep/store/store.h"
@@ -42,6 +43,13 @@ void peer_submit(struct sheep *sh, const struct incarnation *to, struct peer_cal
 co_fn int peer_call_wait(struct sheep *sh, const struct incarnation *to, struct peer_call *c);
 /* All calls in flight to members that are not in @v end with -ENOTCONN.  From the view hook. */
 void peer_view_changed(struct sheep *sh, const struct view *v);
+
+/* A connection began with SD_OP_PEER_HELLO (the server has read exactly that request from it).
+ * SD_RES_SUCCESS: the socket is ours now: we set our own handler (env_sock_handler), send the reply
+ * (struct sd_rsp made from @req: opcode, id, epoch, SUCCESS) and everything after it.  Any other
+ * result: refused; the server answers it and closes the connection.  No yield. */
+uint32_t peer_accept(struct sheep *sh, struct env_sock *sock, const struct net_addr *from,
+		     const struct sd_req *req, const struct peer_hello *hello);
 
 /* ---- replica.c: this node's side ---- */
 

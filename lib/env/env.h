@@ -126,6 +126,7 @@ struct env_ops {
 		       struct env_sock **ret);
 	ssize_t (*recv)(struct env_sock *, const struct iovec *, int n);
 	ssize_t (*send)(struct env_sock *, const struct iovec *, int n);
+	void (*sock_handler)(struct env_sock *, env_sock_fn, void *arg);
 	int (*sock_error)(struct env_sock *);
 	int (*sock_name)(struct env_sock *, struct net_addr *ret);
 	void (*sock_close)(struct env_sock *, bool reset);
@@ -232,6 +233,13 @@ static inline ssize_t env_recv(struct env_sock *s, const struct iovec *iov, int 
 static inline ssize_t env_send(struct env_sock *s, const struct iovec *iov, int n)
 {
 	return env_sock_env(s)->ops->send(s, iov, n);
+}
+
+/* Hand the socket over to another callback.  If events may have been missed meanwhile the new one
+ * should try env_recv() once. */
+static inline void env_sock_handler(struct env_sock *s, env_sock_fn fn, void *arg)
+{
+	env_sock_env(s)->ops->sock_handler(s, fn, arg);
 }
 
 static inline int env_sock_error(struct env_sock *s)
