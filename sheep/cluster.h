@@ -77,6 +77,11 @@ void view_put(struct view *v);					    /* NULL is fine */
 int view_find(const struct view *v, const struct incarnation *inc); /* index or -1 */
 /* Members of epoch @e from the history (for DESIGN 5.5 (2)); NULL: not known.  view_put() it. */
 struct view *cluster_history(struct cluster *c, uint32_t epoch);
+/* Newest epoch known here (also while waiting for members); 0: none. */
+uint32_t cluster_epoch(const struct cluster *c);
+/* The members present now, also when there is no view yet (before format, waiting for others): for
+ * node lists.  epoch and name are of no meaning.  view_put() it; NULL: out of memory. */
+struct view *cluster_present(struct cluster *c);
 /* Fires when the view or the status changed (broadcast). */
 struct co_cond *cluster_changed(struct cluster *c);
 const struct vdi *cluster_vdi(const struct cluster *c, uint32_t vid); /* NULL: never used */
@@ -114,6 +119,7 @@ enum cmd_type {
 	CMD_CLEAN,
 	CMD_CACHE_LOST,
 	CMD_SET_RECOVERY, /* enable, disable */
+	CMD_BARRIER,	  /* changes nothing: what was ordered before it is applied here (lookups) */
 	/* member.c's own: */
 	CMD_JOIN,
 	CMD_ADMIT_ACK,
@@ -174,7 +180,8 @@ struct cluster_hooks {
 struct cluster_conf {
 	const struct bus_driver *driver;
 	const char *param;
-	struct member self;
+	struct member self; /* addr.family 0: the driver's address (the port is set) */
+	bool zone_auto;	    /* zone: the last 4 bytes of that address, little-endian */
 	uint64_t max_gen;     /* store_max_gen() */
 	uint32_t clean_epoch; /* from store_ident */
 	uint8_t clean_name[8];
@@ -185,6 +192,7 @@ struct cluster_conf {
 /* Load the persisted state, open the bus, send the join.  Returns when this node was admitted, or
  * waits for others (*waiting_for = malloc'ed sentence naming them), or was refused (-EPERM, *err
  * says why). */
+/* *ret is set before the first hook is called. */
 co_fn int cluster_start(struct co_sched *s, const struct cluster_conf *conf, struct cluster **ret,
 			char **waiting_for, char **err);
 /* Leave the bus, wait for own coroutines, free. */
