@@ -11,15 +11,14 @@
 #define SD_NR_OBJS_MAX	     (1u << 20) /* index entries of an inode */
 #define SD_INODE_HEADER_SIZE 4664u
 #define SD_INODE_INDEX_SIZE  (SD_NR_OBJS_MAX * 4u)
-#define SD_INODE_OLD_SIZE    (SD_INODE_HEADER_SIZE + SD_INODE_INDEX_SIZE) /* what QEMU and tgt know \
-									   */
-#define SD_INODE_SIZE	  12587576u
-#define SD_ATTR_SIZE	  66320u
-#define SD_COPIES_MAX	  31u
-#define SD_COPIES_DEFAULT 3u
-#define SD_MEMBERS_MAX	  1024u
-#define SD_VNODES_DEFAULT 128u
-#define SD_VNODES_MAX	  65535u
+#define SD_INODE_OLD_SIZE    (SD_INODE_HEADER_SIZE + SD_INODE_INDEX_SIZE) /* QEMU's and tgt's */
+#define SD_INODE_SIZE	     12587576u
+#define SD_ATTR_SIZE	     66320u
+#define SD_COPIES_MAX	     31u
+#define SD_COPIES_DEFAULT    3u
+#define SD_MEMBERS_MAX	     1024u
+#define SD_VNODES_DEFAULT    128u
+#define SD_VNODES_MAX	     65535u
 
 /* Messages */
 #define SD_DATA_LEN_MAX (1u << 31)   /* one READ or WRITE payload */
@@ -35,9 +34,10 @@
 #define BUS_MSG_MAX	    (16u << 20)
 
 /* Store */
-#define STORE_FORMAT	 1u
-#define STORE_INTENT_MIN (64u << 10) /* writes of this size and more go in place behind an intent  \
-				      */
+#define STORE_FORMAT 1u
+#define STORE_INTENT_MIN                                                                           \
+	(64u << 10) /* writes of this size and more go in place behind an intent                   \
+		     */
 #define STORE_JOURNAL_SIZE_MIN	   (64u << 20)
 #define STORE_JOURNAL_SIZE_DEFAULT (256u << 20)
 
