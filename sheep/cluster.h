@@ -36,6 +36,8 @@ struct view {
 	struct member *members; /* sorted by (addr, port): index = dog's node id */
 	struct ring *ring;	/* over members with nr_vnodes > 0; ring entry i = members[i] */
 	int self;		/* index of this node, -1 when not in it */
+	bool forced;		/* made by FORCE_RECOVER, which gave up the absent ones: DESIGN 5.5
+				 * (2) waits for no member of an earlier epoch */
 };
 
 /* The VDI table's entry. */
@@ -119,7 +121,7 @@ enum cmd_type {
 	CMD_CLEAN,
 	CMD_CACHE_LOST,
 	CMD_SET_RECOVERY, /* enable, disable */
-	CMD_BARRIER,	  /* changes nothing: what was ordered before it is applied here (lookups) */
+	CMD_BARRIER, /* changes nothing: what was ordered before it is applied here (lookups) */
 	/* member.c's own: */
 	CMD_JOIN,
 	CMD_ADMIT_ACK,
@@ -180,8 +182,8 @@ struct cluster_hooks {
 struct cluster_conf {
 	const struct bus_driver *driver;
 	const char *param;
-	struct member self; /* addr.family 0: the driver's address (the port is set) */
-	bool zone_auto;	    /* zone: the last 4 bytes of that address, little-endian */
+	struct member self;   /* addr.family 0: the driver's address (the port is set) */
+	bool zone_auto;	      /* zone: the last 4 bytes of that address, little-endian */
 	uint64_t max_gen;     /* store_max_gen() */
 	uint32_t clean_epoch; /* from store_ident */
 	uint8_t clean_name[8];

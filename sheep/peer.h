@@ -2,7 +2,7 @@
  *
  * Owner-side code (vdi.c, gateway.c) fills in a struct peer_call and submits it to a member; the
  * same call on this node's own index goes straight to replica.c.  Framing: lib/proto/peer.h.
- * Ordering: calls to one member with the same @order_key are sent, and handed to the replica, in
+ * Ordering: calls to one member with the same object are sent, and handed to the replica, in
  * the order of submission (DESIGN 5.2: one connection, version order).
  */
 #ifndef SHEEP_PEER_H
@@ -31,13 +31,37 @@ struct peer_call {
 	size_t reply_len;
 	void (*done)(struct peer_call *c); /* on the reactor; the call may be freed in it */
 	void *arg;
+	/* PEER_PULL only: each frame of the stream; @data's reference goes to the callee.  What is
+	 * not given back with peer_frame_done() yet holds up the connection beyond
+	 * PEER_STREAM_MAX. */
+	void (*frame)(struct peer_call *c, const struct peer_hdr *h, struct buf *data);
+	/* Handler's side: the connection it came over is void (a newer one opened): it must not be
+	 * queued in the journal any more (DESIGN 5.2). */
+	bool voided;
 	/* peer.c's own */
+	struct peer_msg {
+		struct cds_list_head node;
+		const struct peer_hdr *hdr;
+		const uint32_t *crc;
+		struct buf *buf;
+		size_t off, len;
+		unsigned crc_nr;
+		bool queued;
+	} tx;
 	struct cds_list_head node;
 	uint32_t id;
-	void *peer;
+	void *chan; /* the channel or connection */
+	struct sheep *sheep;
+	size_t stream_held;
+	uint32_t crc_small[4], *crc_mem;
 };
 
-/* Submit @c to the member of incarnation @to.  done() comes exactly once, never from inside. */
+/* Zero a struct peer_call, fill in the request part, then submit.  All of @c but the payload's
+ * reference stays the caller's.
+ *
+ * Submit @c to the member of incarnation @to.  done() comes exactly once, never from inside.  A
+ * connection that breaks is opened again and everything unanswered is sent again, in order, until
+ * the member leaves the view (-ENOTCONN).  Our own incarnation: handled here. */
 void peer_submit(struct sheep *sh, const struct incarnation *to, struct peer_call *c);
 /* Submit and wait. */
 co_fn int peer_call_wait(struct sheep *sh, const struct incarnation *to, struct peer_call *c);
@@ -51,12 +75,51 @@ void peer_view_changed(struct sheep *sh, const struct view *v);
 uint32_t peer_accept(struct sheep *sh, struct env_sock *sock, const struct net_addr *from,
 		     const struct sd_req *req, const struct peer_hello *hello);
 
+/* A frame of the stream was used up (len: its data). */
+void peer_frame_done(struct peer_call *c, size_t len);
+/* Handler of PEER_PULL: send one frame (takes its own reference); waits while the connection is
+ * full.  -ECANCELED: the connection is gone. */
+co_fn int peer_stream(struct peer_call *c, const struct peer_hdr *h, struct buf *data, size_t off,
+		      size_t len);
+
+/* Life.  peer_init: before connections are accepted.  peer_stop: every call in flight ends with
+ * -ENOTCONN, all connections close; returns when no handler is left.  peer_done: free; NULL
+ * sh->peers is fine. */
+int peer_init(struct sheep *sh);
+co_fn void peer_stop(struct sheep *sh);
+void peer_done(struct sheep *sh);
+
 /* ---- replica.c: this node's side ---- */
 
-/* Handle one request from a peer (or from ourselves): a coroutine for each. */
+int replica_init(struct sheep *sh);
+void replica_done(struct sheep *sh);
+/* Something that handlers wait for has changed (a connection became void, the daemon stops). */
+void replica_kick(struct sheep *sh);
+
+/* Handle one request from a peer (or from ourselves): a coroutine for each.  Returns with c->rsp,
+ * c->reply_* filled in; c->error -ECANCELED: nothing is to be sent, -EBADMSG: the payload's
+ * checksum is wrong. */
 co_fn void replica_handle(struct sheep *sh, const struct incarnation *from, struct peer_call *c);
 
 /* ---- sync.c / recover.c: DESIGN 5.5 ---- */
+
+/* Load the file `sync` of the store directory (sh->store is open).  Everything is todo until the
+ * first view. */
+co_fn int sync_init(struct sheep *sh);
+/* Ends recovery; every wait in here ends with -ECANCELED; returns when nothing is left inside. */
+co_fn void sync_stop(struct sheep *sh);
+void sync_done(struct sheep *sh); /* free; NULL sh->sync is fine */
+/* From the view hook, after peer_view_changed() and before the gateway's: makes the in-sync map of
+ * the new epoch durable, then admits requests of that epoch (older ones are refused from the start
+ * of the call). 0, or -errno: the map could not be written: this node must leave. */
+co_fn int sync_view(struct sheep *sh, struct view *old, struct view *new_view, bool clean);
+/* From the format hook, after store_format(): forget everything. */
+co_fn int sync_format(struct sheep *sh);
+/* For `dog` and tests: objects' share that is not in sync here (0: all of mine is in sync in the
+ * present epoch, and no surplus is left to drop). */
+bool sync_at_rest(struct sheep *sh);
+/* The epoch that this node's replica side serves; 0: none. */
+uint32_t sync_epoch(const struct sheep *sh);
 
 /* Wait until @oid is in sync here in @v; -ESTALE when the view moved on.  Starts the on-demand
  * pull. */

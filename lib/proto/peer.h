@@ -28,11 +28,23 @@ struct client_hello {
 struct peer_hello {
 	uint32_t version;
 	uint32_t conn_nr; /* counted up by the opener: a newer connection voids the older one */
+	uint32_t channel; /* enum peer_channel: a peer has one connection for each */
+	uint32_t pad;
 	uint64_t cluster_ctime;
 	uint8_t from_uuid[16];
 	uint64_t from_start;
 	uint8_t to_uuid[16];
 	uint64_t to_start; /* the incarnation that the opener means; another one refuses */
+};
+
+/* What waits for what, so that full connections never wait for each other in a circle: a forwarded
+ * request waits for writes, a write for an object to come in sync, and the control channel for
+ * nothing but the disk and the view. */
+enum peer_channel {
+	PEER_CH_DATA,	 /* WRITE, REMOVE, READ, VERSION, SETTLE: in order */
+	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, PULL, FLUSH, DROP_CHECK, PING */
+	PEER_CH_FORWARD, /* FORWARD */
+	PEER_CH_NR
 };
 
 enum peer_op {
@@ -43,15 +55,17 @@ enum peer_op {
 			 */
 	PEER_SYNC_QUERY, /* epoch, oid, copies -> synced, F_IN_SYNC F_UNKNOWN F_TORN, ver, obj_size
 			    (5.5) */
-	PEER_SYNC_LIST, /* epoch, hash range in off..len, copies, cursor -> array of struct peer_obj
-			   (5.5 in bulk) */
-	PEER_PULL,	/* epoch, gen, oid -> stream of data at off; F_LAST: ver, obj_size */
-	PEER_FLUSH,	/* epoch, vid: everything cached here becomes durable */
-	PEER_FORWARD,	/* a client's request for the owner: client header in `client`, client_id,
-			   session */
+	PEER_SYNC_LIST,	 /* epoch, hash range off..len (both inclusive), copies -> array of struct
+			    peer_obj, and for what is not in it synced, F_IN_SYNC, F_UNKNOWN; the
+			    answer covers off..len of the reply: ask again for the rest (5.5 in
+			    bulk) */
+	PEER_PULL,	 /* epoch, gen, oid -> stream of data at off; F_LAST: ver, obj_size */
+	PEER_FLUSH,	 /* epoch, vid: everything cached here becomes durable */
+	PEER_FORWARD,	 /* a client's request for the owner: client header in `client`, client_id,
+			    session */
 	PEER_DROP_CHECK, /* epoch, oid: is it in sync there?  (before a surplus copy is dropped) */
-	PEER_SETTLE, /* epoch, gen, oid, ver: bring this replica to ver by a pull from member uuid
-			(5.6) */
+	PEER_SETTLE,	 /* epoch, oid, copies, ver: bring this replica to ver by a pull from member
+			    uuid     (5.6) */
 	PEER_PING,
 	PEER_OP_NR
 };
@@ -63,8 +77,8 @@ enum peer_flag {
 	PEER_F_IN_SYNC = 8,
 	PEER_F_UNKNOWN = 16,
 	PEER_F_TORN = 32,
-	PEER_F_CONT = 64, /* SYNC_LIST: continue after cursor; in the reply: there is more */
-	PEER_F_RECOVERY = 128,
+	PEER_F_BAD = 64, /* READ: a checksum failed here (result EIO), a repair has begun: read
+			    elsewhere */
 };
 
 struct peer_hdr {
