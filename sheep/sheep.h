@@ -39,9 +39,9 @@ struct sheep_stat {
 struct sheep {
 	const struct sheep_conf *conf;
 	struct env *env;
-	struct co_sched *sched;
-	struct buf_pool *pool;
-	struct log *log;
+	struct co_sched *sched; /* of this daemon alone */
+	struct log *log;	/* NULL: no log */
+	struct buf_pool *pool;	/* from here on: made by sheep_start() */
 	struct store *store;
 	struct cluster *cluster;
 	struct server *server;
@@ -51,18 +51,32 @@ struct sheep {
 	struct sync *sync;
 	struct member self;
 	struct sheep_stat stat;
-	bool stopping;
+	/* life (sheep.c) */
+	bool stopping; /* no new work */
+	bool closing;  /* the data path is being taken down: hooks do nothing any more */
+	bool started;  /* sheep_start() returned 0 */
+	bool exiting;  /* sheep_exit() was called */
+	bool out;      /* off the bus: nothing is drained */
+	bool shutdown; /* an ordered shutdown of the whole cluster */
+	bool joined;   /* a view with this node was applied */
 	int exit_status;
+	uint32_t clean_epoch; /* the clean mark to leave behind; 0: none */
+	uint8_t clean_name[8];
+	struct env_timer tick;
 	void (*stopped)(struct sheep *sh); /* called once everything is closed */
 	void *arg;
 };
 
-/* Start a daemon in @env (sheep.c): opens the store, joins the cluster, listens.  *msg: a malloc'ed
+/* Start a daemon (sheep.c): opens the store, listens, joins the cluster.  The caller has set conf,
+ * env, sched, log, stopped and arg and zeroed the rest.  *msg: a malloc'ed
  * sentence (why it failed, or what it waits for).  Does not daemonize, install signals or touch pid
  * files: main.c does. */
 co_fn int sheep_start(struct sheep *sh, char **msg);
 /* Stop: leave the cluster, finish what is in flight without error replies, close all.  @clean_mark:
  * after an ordered cluster shutdown.  Asserts that no coroutine, buffer or fd of it is left. */
 co_fn void sheep_stop(struct sheep *sh);
+/* Ask for the end: logs @why, then sheep_stop() in a coroutine of its own, then sh->stopped().
+ * Later calls only make the exit status worse.  From anywhere on the reactor. */
+void sheep_exit(struct sheep *sh, int status, const char *why);
 
 #endif
