@@ -67,6 +67,8 @@ enum env_io_op {
 	ENV_IO_ALLOC,	 /* fallocate: off, len (extends the file) */
 	ENV_IO_STAT,	 /* fstat(file), or fstatat(file, name) when name is set: stat_* below */
 	ENV_IO_STATFS,	 /* fstatfs(file): fs_total, fs_free (bytes, f_bavail) */
+	ENV_IO_LOCK,	 /* exclusive lock of @file for as long as the handle is open, also against
+			    other handles of this process; -EBUSY when somebody has it */
 	ENV_IO_JOB,	 /* job(io) on a worker thread, inline in the simulator */
 };
 
