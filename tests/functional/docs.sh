@@ -26,3 +26,19 @@ done
 for o in $(grep -oE -- '--[a-z-]+' "$T/sheep" | sort -u); do
 	grep -q -- "$o" "$T/help" || fail "man/sheep.8 has $o, which sheep does not know"
 done
+if [ -x "$build/qemu/sheepdog-qemu" ]; then
+	page sheepdog-qemu.1 >"$T/qemu"
+	sheepdog-qemu --help >"$T/help" || fail "sheepdog-qemu --help"
+	for o in $(grep -oE '^  (-., )?--[a-z-]+' "$T/help" | grep -oE -- '--[a-z-]+'); do
+		grep -q -- "$o" "$T/qemu" || fail "man/sheepdog-qemu.1 lacks $o"
+	done
+	for o in $(sed -n '/^OPTIONS/,/^IMAGE NAMES/p' "$T/qemu" | grep -oE -- '--[a-z-]+' | sort -u); do
+		grep -q -- "$o" "$T/help" || fail "man/sheepdog-qemu.1 has $o, which sheepdog-qemu does not know"
+	done
+	# The driver's create options, and the wrappers there are.
+	qemu-img create -o help sheepdog:X | grep -oE '^  [a-z_]+=' | tr -d ' =' >"$T/create"
+	[ "$(wc -l <"$T/create")" -ge 6 ] || fail "qemu-img lists too few create options"
+	for o in $(cat "$T/create") $(cd "$build/qemu" && ls -d qemu-[imns]*[a-z0-9] | grep -v patch); do
+		grep -q -- "$o" "$T/qemu" || fail "man/sheepdog-qemu.1 lacks $o"
+	done
+fi
