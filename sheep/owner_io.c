@@ -1,0 +1,913 @@
+/* owner_io.c - the owner's calls to the replicas: writes, reads, flushes (DESIGN 5.2 to 5.4). */
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/crc.h"
+#include "sheep/gateway_int.h"
+
+/* ---- calls ---- */
+
+static struct gw_call *call_new(struct gateway *gw)
+{
+	struct gw_call *k = gw->spare_calls;
+
+	if (k) {
+		gw->spare_calls = k->next;
+		gw->nr_spare_calls--;
+	} else {
+		k = malloc(sizeof(*k));
+		if (!k)
+			return NULL;
+	}
+	memset(k, 0, sizeof(*k));
+	k->gw = gw;
+	gw->nr_calls++;
+	return k;
+}
+
+static void call_free(struct gw_call *k)
+{
+	struct gateway *gw = k->gw;
+
+	buf_put(k->reply);
+	gw->nr_calls--;
+	if (gw->nr_spare_calls < GW_SPARE_MAX) {
+		k->next = gw->spare_calls;
+		gw->spare_calls = k;
+		gw->nr_spare_calls++;
+	} else {
+		free(k);
+	}
+}
+
+/* What we know of the called member's space; NULL: it is a member of an older view. */
+static struct gw_room *room_of(struct gateway *gw, const struct gw_call *k)
+{
+	if (!gw->room || !gw->view || gw->view->epoch != k->epoch || k->member >= gw->view->nr)
+		return NULL;
+	return &gw->room[k->member];
+}
+
+/* Success, given in the epoch that was asked in (G3). */
+bool call_ok(const struct gw_call *k)
+{
+	return k->finished && !k->c.error && k->c.rsp.result == SD_RES_SUCCESS &&
+	       k->c.rsp.epoch == k->epoch;
+}
+
+/* ---- fans: calls that one coroutine waits for ---- */
+
+void fan_init(struct gw_fan *f, struct gateway *gw, struct gw_vdi *v)
+{
+	memset(f, 0, sizeof(*f));
+	f->gw = gw;
+	f->v = v;
+	f->epoch = gw->view ? gw->view->epoch : 0;
+	CDS_INIT_LIST_HEAD(&f->calls);
+	cds_list_add_tail(&f->node, &gw->fans);
+}
+
+static void fan_call_done(struct peer_call *c)
+{
+	struct gw_call *k = caa_container_of(c, struct gw_call, c);
+	struct gw_fan *f = k->fan;
+
+	k->finished = true;
+	if (!f) {
+		call_free(k);
+		return;
+	}
+	assert(f->left);
+	f->left--;
+	if (call_ok(k))
+		f->nr_ok++;
+	if (f->waiter)
+		co_wake(f->waiter);
+}
+
+struct gw_call *fan_call(struct gw_fan *f, enum peer_op op, unsigned member)
+{
+	struct gw_call *k = call_new(f->gw);
+
+	if (!k)
+		return NULL;
+	k->member = member;
+	k->epoch = f->epoch;
+	k->c.req.op = op;
+	k->c.req.epoch = f->epoch;
+	k->c.done = fan_call_done;
+	return k;
+}
+
+void fan_submit(struct gw_fan *f, struct gw_call *k, const struct incarnation *to)
+{
+	k->fan = f;
+	cds_list_add_tail(&k->node, &f->calls);
+	f->left++;
+	f->nr++;
+	peer_submit(f->gw->sh, to, &k->c);
+}
+
+int fan_wait(struct gw_fan *f, bool first)
+{
+	while (f->left && !(first && f->nr_ok)) {
+		if (f->gw->stopping)
+			return -ECANCELED;
+		if (f->v && f->v->gone)
+			return -EAGAIN;
+		f->waiter = co_self();
+		co_park("replicas"); /* ~ */
+		f->waiter = NULL;
+	}
+	return 0;
+}
+
+/* G5: what is still out is left to itself. */
+void fan_done(struct gw_fan *f)
+{
+	struct gw_call *k, *next;
+
+	cds_list_del(&f->node);
+	cds_list_for_each_entry_safe (k, next, &f->calls, node) {
+		cds_list_del(&k->node);
+		k->fan = NULL;
+		if (k->finished)
+			call_free(k);
+	}
+}
+
+/* ---- writes ---- */
+
+static struct gw_write *write_new(struct gateway *gw)
+{
+	struct gw_write *w = gw->spare_writes;
+
+	if (w) {
+		gw->spare_writes = w->next;
+		gw->nr_spare_writes--;
+	} else {
+		w = malloc(sizeof(*w));
+		if (!w)
+			return NULL;
+	}
+	memset(w, 0, sizeof(*w));
+	gw->nr_writes++;
+	return w;
+}
+
+/* Nobody waits for it and no call of it is out. */
+static void write_free(struct gw_write *w)
+{
+	struct gateway *gw = w->o->v->gw;
+
+	assert(!w->linked && !w->waiter && !w->calls_out);
+	buf_put(w->data);
+	if (w->crc != w->crc_small)
+		free(w->crc);
+	obj_put(w->o);
+	gw->nr_writes--;
+	if (gw->nr_spare_writes < GW_SPARE_MAX) {
+		w->next = gw->spare_writes;
+		gw->spare_writes = w;
+		gw->nr_spare_writes++;
+	} else {
+		free(w);
+	}
+}
+
+static void write_unlink(struct gw_write *w)
+{
+	struct gw_obj *o = w->o;
+
+	if (!w->linked)
+		return;
+	w->linked = false;
+	cds_list_del(&w->node);
+	if (cds_list_empty(&o->writes)) {
+		cds_list_del(&o->busy_node);
+		o->resend = o->hold = false;
+	}
+}
+
+/* Checksums of the pieces of the payload cut at 4 KiB boundaries of the object: once, for all
+ * replicas. */
+static bool write_crc(struct gw_write *w)
+{
+	const uint8_t *p;
+	uint64_t off = w->off, left = w->len;
+
+	w->crc = w->crc_small;
+	if (!left)
+		return true;
+	w->crc_nr = (off + left - 1) / SD_BLOCK_SIZE - off / SD_BLOCK_SIZE + 1;
+	if (w->crc_nr > GW_CRC_INLINE) {
+		w->crc = malloc(w->crc_nr * sizeof(*w->crc));
+		if (!w->crc) {
+			w->crc = w->crc_small;
+			return false;
+		}
+	}
+	p = (const uint8_t *)w->data->data + w->data_off;
+	for (unsigned i = 0; i < w->crc_nr; i++) {
+		uint64_t n = SD_BLOCK_SIZE - off % SD_BLOCK_SIZE;
+		if (n > left)
+			n = left;
+		w->crc[i] = crc32c(p, n);
+		p += n;
+		off += n;
+		left -= n;
+	}
+	return true;
+}
+
+static void retry_later(struct gateway *gw)
+{
+	if (gw->retry_armed || gw->stopping)
+		return;
+	gw->retry_armed = true;
+	env_timer_set(gw->sh->env, &gw->retry, env_now(gw->sh->env) + GW_RETRY_NS);
+}
+
+/* A round has failed: another one when a view or the timer says so. */
+static void obj_failed(struct gw_obj *o)
+{
+	o->resend = o->hold = true;
+	retry_later(o->v->gw);
+}
+
+static void write_call_done(struct peer_call *c);
+
+/* To every replica of the present ring, in this epoch, whatever it answered before (WHY B2). */
+static void write_send(struct gw_write *w)
+{
+	struct gw_obj *o = w->o;
+	struct gateway *gw = o->v->gw;
+	struct view *view = gw->view;
+
+	assert(!w->calls_out);
+	w->epoch = view->epoch;
+	w->nr_need = o->nr_ring;
+	w->nr_ok = 0;
+	for (unsigned i = 0; i < o->nr_ring; i++) {
+		struct gw_call *k = call_new(gw);
+		if (!k)
+			break; /* the round fails and is repeated */
+		k->w = w;
+		k->member = o->ring[i];
+		k->epoch = w->epoch;
+		k->c.req = (struct peer_hdr){
+			.op = w->op,
+			.flags = w->flags,
+			.epoch = w->epoch,
+			.vid = o->v->vid,
+			.oid = o->oid,
+			.ver_gen = w->ver.gen,
+			.ver_seq = w->ver.seq,
+			.prev_gen = w->prev.gen,
+			.prev_seq = w->prev.seq,
+			.off = w->off,
+			.len = w->len,
+			.obj_size = o->size,
+			.copies = o->v->copies,
+			.crc_nr = w->crc_nr,
+			.data_len = w->len,
+		};
+		k->c.data = w->data;
+		k->c.data_off = w->data_off;
+		k->c.data_len = w->len;
+		k->c.crc = w->crc;
+		k->c.crc_nr = w->crc_nr;
+		k->c.done = write_call_done;
+		w->calls_out++;
+		o->calls_out++;
+		peer_submit(gw->sh, &view->members[o->ring[i]].inc, &k->c);
+	}
+}
+
+/* A round: every write in flight of the object, same versions, in order (G4). */
+static void obj_send(struct gw_obj *o)
+{
+	struct gw_write *w;
+
+	assert(!o->calls_out);
+	o->resend = o->hold = false;
+	if (!gv_usable(o->v) || !obj_ring(o)) {
+		o->resend = o->hold = true; /* the next view */
+		return;
+	}
+	cds_list_for_each_entry (w, &o->writes, node) {
+		write_send(w);
+		if (!w->calls_out) {
+			obj_failed(o);
+			return;
+		}
+	}
+}
+
+/* Cached: these replicas are to be asked by the next flush.  At the moment of completion, while the
+ * ring is the one that has answered; gv_view() follows the members through later views. */
+static void write_unflushed(struct gw_write *w)
+{
+	struct gw_obj *o = w->o;
+
+	assert(o->ring_epoch == w->epoch);
+	for (unsigned i = 0; i < o->nr_ring; i++)
+		o->v->unflushed[o->ring[i] / 64] |= 1ull << (o->ring[i] % 64);
+	if (SD_OID_IS_INODE(o->oid))
+		o->v->index_cached = true;
+}
+
+static void write_settled(struct gw_write *w)
+{
+	struct gw_obj *o = w->o;
+
+	if (!w->linked)
+		return;
+	if (w->nr_ok == w->nr_need && gw_epoch_is(o->v->gw, w->epoch)) {
+		w->complete = true;
+		if (!(w->flags & PEER_F_DURABLE))
+			write_unflushed(w);
+		write_unlink(w);
+		if (w->waiter)
+			co_wake(w->waiter);
+	} else if (!o->resend) {
+		obj_failed(o);
+	}
+}
+
+static void write_call_done(struct peer_call *c)
+{
+	struct gw_call *k = caa_container_of(c, struct gw_call, c);
+	struct gw_write *w = k->w;
+	struct gw_obj *o = w->o;
+	struct gateway *gw = k->gw;
+
+	k->finished = true;
+	if (call_ok(k))
+		w->nr_ok++;
+	else if (!c->error && c->rsp.result == SD_RES_NO_SPACE && room_of(gw, k))
+		room_of(gw, k)->full = true;
+	call_free(k);
+	assert(w->calls_out && o->calls_out);
+	w->calls_out--;
+	o->calls_out--;
+	o->refs++; /* the last write may take the object with it */
+	if (!w->calls_out) {
+		write_settled(w);
+		if (!w->linked && !w->waiter)
+			write_free(w);
+	}
+	if (o->resend && !o->hold && !o->calls_out && !gw->stopping)
+		obj_send(o);
+	obj_put(o);
+}
+
+/* May it be sent?  The last checks before the version is taken: no yield from here to the list
+ * (G1). */
+static int write_check(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
+{
+	struct gateway *gw = op->gw;
+	const struct vdi *t;
+
+	if (op_over(op))
+		return -ECANCELED;
+	if (!gv_usable(o->v))
+		return -EAGAIN;
+	if (!op->internal) {
+		t = cluster_vdi(gw->sh->cluster, o->v->vid);
+		if (!t || t->deleted)
+			return SD_RES_NO_OBJ;
+		if (t->snap_ctime && io->op == PEER_WRITE && SD_OID_IS_DATA(o->oid))
+			return SD_RES_READONLY; /* T20 */
+	}
+	/* What an earlier part of the request began is finished (a discard's removal). */
+	return gw_halted(gw, o->v->copies, !op->internal && !op->sent);
+}
+
+/* Take a version and send. */
+static void write_begin(struct gw_op *op, struct gw_obj *o, struct gw_write *w)
+{
+	struct gateway *gw = op->gw;
+
+	op->sent = true;
+	w->prev = o->ver;
+	w->ver = (struct obj_ver){o->v->gen, ++o->v->seq};
+	o->ver = w->ver;
+	w->linked = true;
+	if (cds_list_empty(&o->writes))
+		cds_list_add_tail(&o->busy_node, &gw->busy);
+	cds_list_add_tail(&w->node, &o->writes);
+	if (o->resend) {
+		if (!o->hold && !o->calls_out)
+			obj_send(o);
+		return; /* it goes out with the next round, behind the others */
+	}
+	obj_ring(o);
+	write_send(w);
+	if (!w->calls_out)
+		obj_failed(o);
+}
+
+int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
+{
+	struct gateway *gw = op->gw;
+	struct gw_vdi *v = o->v;
+	struct gw_write *w;
+	int r = write_check(op, o, io);
+
+	if (r)
+		return r;
+	w = write_new(gw);
+	if (!w)
+		return SD_RES_NO_MEM;
+	o->refs++;
+	w->o = o;
+	w->op = io->op;
+	w->flags = (io->create ? PEER_F_CREATE : 0) | (io->durable ? PEER_F_DURABLE : 0);
+	w->off = io->off;
+	w->len = io->len;
+	w->data = io->len ? buf_get(io->data) : NULL;
+	w->data_off = io->data_off;
+	if (!write_crc(w)) {
+		write_free(w);
+		return SD_RES_NO_MEM;
+	}
+	w->waiter = co_self();
+	write_begin(op, o, w);
+	while (!w->complete && !gw->stopping && !v->gone)
+		co_park("write"); /* ~ G2 */
+	w->waiter = NULL;
+	if (w->complete) {
+		if (io->op == PEER_REMOVE) {
+			o->exists = false;
+			o->ver = (struct obj_ver){0, 0};
+		} else if (io->create) {
+			o->exists = true;
+		}
+		r = SD_RES_SUCCESS;
+	} else {
+		write_unlink(w);
+		r = gw->stopping ? -ECANCELED : -EAGAIN;
+	}
+	if (!w->calls_out)
+		write_free(w);
+	return r;
+}
+
+/* ---- space: asked for before a version is taken (DESIGN 5.2, WHY B14) ---- */
+
+static void room_answer(struct gateway *gw, const struct gw_call *k)
+{
+	struct gw_room *room = room_of(gw, k);
+
+	if (room && !k->c.error)
+		room->full = k->c.rsp.result == SD_RES_NO_SPACE;
+}
+
+static void room_done(struct peer_call *c)
+{
+	struct gw_call *k = caa_container_of(c, struct gw_call, c);
+	struct gateway *gw = k->gw;
+
+	room_answer(gw, k);
+	if (room_of(gw, k))
+		room_of(gw, k)->asking = false;
+	call_free(k);
+}
+
+static void room_fill(struct gw_call *k)
+{
+	k->c.req.op = PEER_PING;
+	k->c.req.epoch = k->epoch;
+	k->c.req.len = GW_ROOM_ASK;
+}
+
+/* Ask in the background, for the writes to come. */
+static void room_ask(struct gateway *gw, unsigned m)
+{
+	struct gw_room *room = &gw->room[m];
+	struct gw_call *k;
+
+	if (room->asking || !(k = call_new(gw)))
+		return;
+	k->member = m;
+	k->epoch = gw->view->epoch;
+	room_fill(k);
+	k->c.done = room_done;
+	room->asking = true;
+	room->asked_at = env_now(gw->sh->env);
+	peer_submit(gw->sh, &gw->view->members[m].inc, &k->c);
+}
+
+/* It said no some time ago: ask once more before a client is told so. */
+static int room_ask_wait(struct gw_op *op, struct gw_obj *o, unsigned m)
+{
+	struct gateway *gw = op->gw;
+	struct gw_fan f;
+	struct gw_call *k;
+	int r = 0;
+
+	gw->room[m].asked_at = env_now(gw->sh->env);
+	fan_init(&f, gw, o->v);
+	k = fan_call(&f, PEER_PING, m);
+	if (k) {
+		room_fill(k);
+		fan_submit(&f, k, &gw->view->members[m].inc);
+		r = fan_wait(&f, false); /* ~ */
+		if (!r)
+			room_answer(gw, k);
+	}
+	fan_done(&f);
+	return r;
+}
+
+int owner_room(struct gw_op *op, struct gw_obj *o, uint64_t len)
+{
+	struct gateway *gw = op->gw;
+	uint64_t now = env_now(gw->sh->env);
+	int r;
+
+	if (!gv_usable(o->v) || !gw->room)
+		return SD_RES_SUCCESS; /* found out when it is sent */
+	for (unsigned i = 0; i < obj_ring(o); i++) {
+		unsigned m = o->ring[i];
+		struct gw_room *room = &gw->room[m];
+		if ((int)m == gw->view->self) {
+			if (!store_has_room(gw->sh->store, len))
+				return SD_RES_NO_SPACE;
+			continue;
+		}
+		bool stale = !room->asked_at || now - room->asked_at > GW_ROOM_NS;
+		if (room->full && stale) {
+			uint32_t e = gw->view->epoch;
+			r = room_ask_wait(op, o, m); /* ~ */
+			if (r)
+				return r;
+			if (!gw->view || gw->view->epoch != e)
+				return -EAGAIN;
+		} else if (stale) {
+			room_ask(gw, m);
+		}
+		if (gw->room[m].full)
+			return SD_RES_NO_SPACE;
+	}
+	return SD_RES_SUCCESS;
+}
+
+/* ---- reads (DESIGN 5.3) ---- */
+
+/* BAD: checksum or I/O error, a repair has begun there: read elsewhere. */
+enum piece { PIECE_DONE, PIECE_BAD, PIECE_MISSING, PIECE_MOVED };
+
+/* From one replica.  Negative: leave. */
+static int read_from(struct gw_op *op, struct gw_obj *o, unsigned m, uint64_t off, uint64_t len,
+		     struct buf *buf, size_t buf_off)
+{
+	struct gateway *gw = op->gw;
+	struct gw_fan f;
+	struct gw_call *k;
+	int r;
+
+	fan_init(&f, gw, o->v);
+	k = fan_call(&f, PEER_READ, m);
+	if (!k) {
+		fan_done(&f);
+		return PIECE_MOVED;
+	}
+	k->c.req.vid = o->v->vid;
+	k->c.req.oid = o->oid;
+	k->c.req.copies = o->v->copies;
+	k->c.req.off = off;
+	k->c.req.len = len;
+	k->c.req.obj_size = o->size;
+	k->reply = buf_get(buf);
+	k->c.reply_buf = buf;
+	k->c.reply_off = buf_off;
+	k->c.reply_cap = len;
+	fan_submit(&f, k, &gw->view->members[m].inc);
+	r = fan_wait(&f, false); /* ~ */
+	if (!r) {
+		/* The epoch rule: the replica's, the request's and the owner's are one, now that
+		 * the data is there. */
+		if (call_ok(k) && gw_epoch_is(gw, k->epoch))
+			r = k->c.reply_len == len ? PIECE_DONE : PIECE_BAD;
+		else if (k->c.error || k->c.rsp.result == SD_RES_OLD_NODE_VER ||
+			 k->c.rsp.result == SD_RES_SUCCESS)
+			r = PIECE_MOVED;
+		else
+			r = k->c.rsp.result == SD_RES_NO_OBJ ? PIECE_MISSING : PIECE_BAD;
+	}
+	fan_done(&f);
+	return r;
+}
+
+/* A replica in sync lacks an object that exists: ask all, and bring them to one state, as at a
+ * takeover (DESIGN 5.3).  With the whole object locked no write is in flight. */
+static void heal_co(void *arg)
+{
+	struct gw_obj *o = arg;
+	struct gateway *gw = o->v->gw;
+	struct co_range lock;
+	struct gw_op op;
+
+	op_begin_internal(gw, &op, o->v->vid);
+	co_range_lock(&o->ranges, &lock, 0, o->size, true); /* ~ */
+	if (o->state == OBJ_KNOWN) {
+		o->state = OBJ_UNKNOWN;
+		o->ask_all = true;
+		if (obj_ready(&op, o) == 0) /* ~ */
+			log_warn(gw->sh->log, "object %016llx was missing on a replica",
+				 (unsigned long long)o->oid);
+		o->ask_all = false;
+	}
+	co_range_unlock(&lock);
+	o->healing = false;
+	op_end(&op);
+	obj_put(o);
+}
+
+static void obj_heal(struct gw_obj *o)
+{
+	struct gateway *gw = o->v->gw;
+
+	if (o->healing || gw->draining)
+		return;
+	o->healing = true;
+	o->refs++;
+	if (!co_start(gw->sh->sched, heal_co, o, "heal")) {
+		o->healing = false;
+		o->refs--; /* the caller has one */
+	}
+}
+
+/* Replicas in the order to be tried: the local one when it is in sync, then the ring's order, the
+ * local one last when it would have to wait. */
+static unsigned read_order(struct gw_obj *o, unsigned *m)
+{
+	struct gateway *gw = o->v->gw;
+	unsigned n = 0, nr = obj_ring(o);
+	bool self = false;
+
+	for (unsigned i = 0; i < nr; i++)
+		self |= (int)o->ring[i] == gw->view->self;
+	bool first = self && sync_is(gw->sh, gw->view->epoch, o->oid, o->v->copies);
+	if (first)
+		m[n++] = gw->view->self;
+	for (unsigned i = 0; i < nr; i++)
+		if ((int)o->ring[i] != gw->view->self)
+			m[n++] = o->ring[i];
+	if (self && !first)
+		m[n++] = gw->view->self;
+	return n;
+}
+
+static int read_piece(struct gw_op *op, struct gw_obj *o, uint64_t off, uint64_t len,
+		      struct buf *buf, size_t buf_off)
+{
+	struct gateway *gw = op->gw;
+	unsigned m[SD_COPIES_MAX], n, i;
+	int r = PIECE_MOVED;
+
+	for (;;) {
+		if (op_over(op))
+			return -ECANCELED;
+		if (o->v->gone)
+			return -EAGAIN;
+		if (gv_usable(o->v)) {
+			uint32_t e = gw->view->epoch;
+			n = read_order(o, m);
+			if (!n)
+				return SD_RES_HALT;
+			bool moved = false, missing = false;
+			for (i = 0; i < n && gw_epoch_is(gw, e); i++) {
+				r = read_from(op, o, m[i], off, len, buf, buf_off); /* ~ */
+				if (r == PIECE_DONE && missing && !o->v->gone)
+					obj_heal(o);
+				if (r == PIECE_DONE)
+					return SD_RES_SUCCESS;
+				if (r < 0)
+					return r;
+				moved |= r == PIECE_MOVED;
+				missing |= r == PIECE_MISSING;
+			}
+			if (i == n && !moved && gw_epoch_is(gw, e)) {
+				log_err(gw->sh->log,
+					"object %016llx: no replica can read %llu+%llu",
+					(unsigned long long)o->oid, (unsigned long long)off,
+					(unsigned long long)len);
+				return SD_RES_EIO; /* I6: an error, never wrong data */
+			}
+		}
+		gw_wait(gw, GW_LOOK_NS, "read"); /* ~ */
+	}
+}
+
+int owner_read(struct gw_op *op, struct gw_obj *o, uint64_t off, uint64_t len, struct buf *buf,
+	       size_t buf_off)
+{
+	while (len) {
+		uint64_t n = len < GW_READ_MAX ? len : GW_READ_MAX;
+		int r = read_piece(op, o, off, n, buf, buf_off); /* ~ */
+		if (r)
+			return r;
+		off += n;
+		buf_off += n;
+		len -= n;
+	}
+	return SD_RES_SUCCESS;
+}
+
+/* ---- flush (DESIGN 5.4, WHY B5) ---- */
+
+/* One round over the members that may have something cached: all of them the first time in a
+ * generation, since the owner before us may have left cached writes anywhere.  SUCCESS, or -EAGAIN:
+ * not all have answered. */
+static int flush_round(struct gw_op *op, struct gw_vdi *v)
+{
+	struct gateway *gw = op->gw;
+	struct gw_fan f;
+	bool all = v->flush_all, index = v->index_cached, failed = false;
+	uint64_t who[GW_WORDS];
+	int r;
+
+	memcpy(who, v->unflushed, sizeof(who));
+	memset(v->unflushed, 0, sizeof(v->unflushed));
+	v->flush_all = v->index_cached = false;
+	fan_init(&f, gw, v);
+	for (unsigned m = 0; m < gw->view->nr; m++) {
+		if (gw->view->members[m].gateway || (!all && !(who[m / 64] >> (m % 64) & 1)))
+			continue;
+		struct gw_call *k = fan_call(&f, PEER_FLUSH, m);
+		if (!k) {
+			failed = true;
+			break;
+		}
+		k->c.req.vid = v->vid;
+		fan_submit(&f, k, &gw->view->members[m].inc);
+	}
+	r = fan_wait(&f, false); /* ~ */
+	if (!r && (failed || f.nr_ok != f.nr || (f.nr && !gw_epoch_is(gw, f.epoch))))
+		r = -EAGAIN;
+	fan_done(&f);
+	if (r) { /* members have changed places: ask everybody */
+		v->flush_all = true;
+		v->index_cached |= index;
+	}
+	return r;
+}
+
+/* Our clients may have outlived what they were told is in the kernel: say so, once. */
+static int flush_lost(struct gw_op *op, struct gw_vdi *v)
+{
+	struct cmd cmd = {.type = CMD_CACHE_LOST, .vid = v->vid, .gen = v->gen, .on = false};
+	int r = cluster_do(op->gw->sh->cluster, &cmd); /* ~ */
+
+	if (r < 0)
+		return op->gw->stopping ? -ECANCELED : -EAGAIN;
+	return SD_RES_EIO;
+}
+
+int owner_flush(struct gw_op *op, struct gw_vdi *v)
+{
+	struct gateway *gw = op->gw;
+	const struct vdi *t = cluster_vdi(gw->sh->cluster, v->vid);
+	uint64_t ticket = ++v->flush_want;
+
+	if (t && t->cache_lost && !op->internal)
+		return flush_lost(op, v); /* ~ */
+	/* Flushes that come together are one: a round covers all that came before it. */
+	while (v->flush_done < ticket) {
+		if (op_over(op))
+			return -ECANCELED;
+		if (v->gone)
+			return -EAGAIN;
+		if (v->flushing) {
+			co_cond_wait(&v->flushed, "flush"); /* ~ */
+			continue;
+		}
+		if (!gv_usable(v)) {
+			gw_wait(gw, GW_PARK_NS, "flush: view"); /* ~ */
+			continue;
+		}
+		uint64_t cover = v->flush_want;
+		v->flushing = true;
+		int r = flush_round(op, v); /* ~ */
+		v->flushing = false;
+		if (!r)
+			v->flush_done = cover;
+		co_cond_broadcast(&v->flushed);
+		if (r == -EAGAIN && !v->gone && !gw->stopping)
+			gw_wait(gw, GW_LOOK_NS, "flush"); /* ~ */
+	}
+	return SD_RES_SUCCESS;
+}
+
+/* ---- degraded service (protocol.md 9.5) ---- */
+
+uint32_t gw_halted(const struct gateway *gw, uint8_t copies, bool write)
+{
+	const struct view *view = gw->view;
+
+	if (!view->ring->nr_zones)
+		return SD_RES_HALT;
+	if (write && (cluster_params(gw->sh->cluster)->flags & SD_CLUSTER_STRICT) &&
+	    view->ring->nr_zones < copies)
+		return SD_RES_HALT;
+	return SD_RES_SUCCESS;
+}
+
+/* ---- views and the end ---- */
+
+static void retry_timer(struct env_timer *t)
+{
+	struct gateway *gw = caa_container_of(t, struct gateway, retry);
+	struct gw_obj *o;
+
+	gw->retry_armed = false;
+	if (gw->stopping)
+		return;
+	cds_list_for_each_entry (o, &gw->busy, busy_node) {
+		if (!o->hold)
+			continue;
+		o->hold = false;
+		if (!o->calls_out)
+			obj_send(o);
+	}
+}
+
+void owner_init(struct gateway *gw)
+{
+	gw->retry.fn = retry_timer;
+}
+
+/* A new view voids all answers: everything in flight goes to the whole new ring (WHY B2). */
+void owner_view(struct gateway *gw)
+{
+	struct gw_obj *o;
+
+	free(gw->room);
+	gw->room = calloc(gw->view->nr ? gw->view->nr : 1, sizeof(*gw->room));
+	cds_list_for_each_entry (o, &gw->busy, busy_node) {
+		o->resend = true;
+		o->hold = false;
+		if (!o->calls_out)
+			obj_send(o);
+	}
+}
+
+/* Let everything that waits look around. */
+static void obj_wake(struct gw_obj *o)
+{
+	struct gw_write *w;
+
+	cds_list_for_each_entry (w, &o->writes, node)
+		if (w->waiter)
+			co_wake(w->waiter);
+}
+
+void owner_wake(struct gw_vdi *v)
+{
+	struct gw_obj *o;
+	struct gw_fan *f;
+
+	cds_list_for_each_entry (o, &v->objs, v_node)
+		obj_wake(o);
+	cds_list_for_each_entry (f, &v->gw->fans, node)
+		if (f->v == v && f->waiter)
+			co_wake(f->waiter);
+}
+
+void owner_stop(struct gateway *gw)
+{
+	struct gw_obj *o;
+	struct gw_fan *f;
+
+	env_timer_del(gw->sh->env, &gw->retry);
+	gw->retry_armed = false;
+	cds_list_for_each_entry (o, &gw->busy, busy_node)
+		obj_wake(o);
+	cds_list_for_each_entry (f, &gw->fans, node)
+		if (f->waiter)
+			co_wake(f->waiter);
+}
+
+void owner_done(struct gateway *gw)
+{
+	struct gw_call *k;
+	struct gw_write *w;
+
+	assert(!gw->nr_calls && !gw->nr_writes && cds_list_empty(&gw->fans));
+	while ((k = gw->spare_calls)) {
+		gw->spare_calls = k->next;
+		free(k);
+	}
+	while ((w = gw->spare_writes)) {
+		gw->spare_writes = w->next;
+		free(w);
+	}
+	free(gw->room);
+}

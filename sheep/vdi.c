@@ -1,0 +1,468 @@
+/* vdi.c - the VDIs that requests came for: ownership, generations, and what the owner knows about
+ * their objects (DESIGN 5.1, 5.6). */
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sheep/gateway_int.h"
+
+/* ---- VDIs ---- */
+
+struct gw_vdi *gv_find(struct gateway *gw, uint32_t vid)
+{
+	return map_get(&gw->vdis, vid);
+}
+
+struct gw_vdi *gv_get(struct gateway *gw, uint32_t vid)
+{
+	struct gw_vdi *v = map_get(&gw->vdis, vid);
+
+	if (!v) {
+		v = calloc(1, sizeof(*v));
+		if (!v)
+			return NULL;
+		v->gw = gw;
+		v->vid = vid;
+		co_cond_init(&v->idle);
+		co_cond_init(&v->flushed);
+		CDS_INIT_LIST_HEAD(&v->objs);
+		if (map_set(&gw->vdis, vid, v) < 0) {
+			free(v);
+			return NULL;
+		}
+		gw->nr_vdis++;
+	}
+	v->refs++;
+	return v;
+}
+
+void gv_put(struct gw_vdi *v)
+{
+	assert(v->refs);
+	if (--v->refs)
+		return;
+	assert(cds_list_empty(&v->objs) && !v->nr_ops);
+	inode_forget(v);
+	assert(v->gone || v->state == GV_NONE);
+	if (!v->gone)
+		map_del(&v->gw->vdis, v->vid);
+	v->gw->nr_vdis--;
+	free(v);
+}
+
+void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
+{
+	struct cluster *c = v->gw->sh->cluster;
+	const struct vdi *t = cluster_vdi(c, v->vid);
+
+	assert(v->state != GV_OWNED && !v->gone && t);
+	if (v->state == GV_NONE)
+		v->refs++;
+	v->state = GV_OWNED;
+	v->gen = gen;
+	v->seq = 0;
+	v->dirty = dirty;
+	/* The view in which the owner before us is gone, at least: an answer of an older epoch says
+	 * nothing about what that owner's last writes will still do (DESIGN 5.6, WHY A). */
+	v->min_epoch = cluster_epoch(c);
+	v->copies = t->copies;
+	v->shift = t->shift;
+	v->flush_all = true; /* WHY B5: the first flush of a generation goes to all */
+	v->index_cached = true;
+	co_cond_broadcast(&v->gw->changed);
+}
+
+static void obj_free(struct gw_obj *o);
+
+void gv_drop(struct gw_vdi *v)
+{
+	struct gateway *gw = v->gw;
+	struct gw_obj *o, *next;
+	bool owned = v->state != GV_NONE;
+
+	if (v->gone)
+		return;
+	v->gone = true;
+	v->refs++;
+	map_del(&gw->vdis, v->vid);
+	owner_wake(v);
+	cds_list_for_each_entry_safe (o, next, &v->objs, v_node) {
+		map_del(&gw->objs, o->oid);
+		co_cond_broadcast(&o->loaded);
+		if (!o->refs)
+			obj_free(o);
+	}
+	inode_forget(v);
+	co_cond_broadcast(&v->flushed);
+	co_cond_broadcast(&v->idle);
+	co_cond_broadcast(&gw->changed);
+	v->state = GV_NONE;
+	if (owned)
+		gv_put(v);
+	gv_put(v);
+}
+
+/* One CLAIM in flight for each VDI.  When cluster_do() returns the answer is durable here: only
+ * then is the generation used in a version (WHY B15). */
+int gv_claim(struct gw_op *op, struct gw_vdi *v)
+{
+	struct gateway *gw = v->gw;
+	struct cmd cmd = {.type = CMD_CLAIM, .vid = v->vid};
+	int r;
+
+	assert(v->state == GV_NONE && !v->gone);
+	v->state = GV_CLAIMING;
+	v->refs++;
+	r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
+	if (!v->gone) {
+		v->state = GV_NONE;
+		if (r == 0 && cmd.result == SD_RES_SUCCESS)
+			gv_own(v, cmd.ret_gen, cmd.ret_dirty);
+		co_cond_broadcast(&gw->changed);
+		gv_put(v);
+	}
+	/* VDI_LOCKED: the table, applied up to here, says who has it.  Else it passes, or we stop.
+	 */
+	if ((r < 0 || (cmd.result != SD_RES_SUCCESS && cmd.result != SD_RES_VDI_LOCKED)) &&
+	    !op_over(op))
+		gw_wait(gw, GW_LOOK_NS, "claim"); /* ~ */
+	return -EAGAIN;
+}
+
+/* The members that have cached writes to flush have other places in the new view.  Who is gone has
+ * nothing to flush: a node syncs its store at its start, and what it lacks then it pulls, durably
+ * (DESIGN 5.4, 5.5). */
+static void unflushed_move(struct gw_vdi *v, struct view *old)
+{
+	uint64_t moved[GW_WORDS] = {0};
+
+	for (unsigned m = 0; m < old->nr; m++) {
+		if (!(v->unflushed[m / 64] >> (m % 64) & 1))
+			continue;
+		int i = view_find(v->gw->view, &old->members[m].inc);
+		if (i >= 0)
+			moved[i / 64] |= 1ull << (i % 64);
+	}
+	memcpy(v->unflushed, moved, sizeof(moved));
+}
+
+void gv_view(struct gateway *gw, struct view *old)
+{
+	struct gw_vdi *v;
+	size_t pos = 0;
+
+	while (old && (v = map_next(&gw->vdis, &pos, NULL)))
+		unflushed_move(v, old);
+}
+
+void gv_op_begin(struct gw_vdi *v)
+{
+	v->nr_ops++;
+	v->refs++;
+}
+
+void gv_op_end(struct gw_vdi *v)
+{
+	assert(v->nr_ops);
+	if (--v->nr_ops == 0)
+		co_cond_broadcast(&v->idle);
+	gv_put(v);
+}
+
+/* Stop admitting when RELEASE is sent, not when it is delivered (WHY A): from GV_RELEASING on
+ * nothing new is served. */
+void gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until)
+{
+	struct gateway *gw = v->gw;
+	struct cmd cmd = {.type = CMD_RELEASE, .vid = v->vid, .gen = v->gen};
+
+	assert(v->state == GV_OWNED);
+	v->state = GV_RELEASING;
+	v->refs++;
+	while (v->nr_ops && !v->gone && !gw->stopping)
+		if (co_cond_wait_until(&v->idle, until, "release") < 0) /* ~ */
+			break;
+	if (!v->nr_ops && !v->gone && !gw->stopping) {
+		/* Clean: takeover finished, everything flushed (WHY B15, DESIGN 5.1). */
+		bool flushed = owner_flush(op, v) == SD_RES_SUCCESS; /* ~ */
+		cmd.clean = flushed && !v->dirty && !v->nr_ops;
+		if (!v->gone && !gw->stopping && cluster_do(gw->sh->cluster, &cmd) == 0) /* ~ */
+			gv_drop(v);
+	}
+	gv_put(v);
+}
+
+/* ---- objects ---- */
+
+uint64_t obj_size_of(const struct gw_vdi *v, uint64_t oid)
+{
+	return SD_OID_IS_INODE(oid) ? SD_INODE_SIZE : 1ull << v->shift;
+}
+
+static void obj_free(struct gw_obj *o)
+{
+	struct gw_vdi *v = o->v;
+	struct gateway *gw = v->gw;
+
+	assert(!o->refs && cds_list_empty(&o->writes) && !o->calls_out);
+	assert(co_ranges_idle(&o->ranges));
+	cds_list_del(&o->idle_node);
+	cds_list_del(&o->v_node);
+	gw->nr_idle_objs--;
+	gw->nr_objs--;
+	if (!v->gone)
+		map_del(&gw->objs, o->oid);
+	free(o);
+	gv_put(v);
+}
+
+/* Bounded memory: what was used longest ago is forgotten, and asked for again when it is needed:
+ * with no write in flight all replicas in sync have the same version. */
+void objs_trim(struct gateway *gw, unsigned keep)
+{
+	while (gw->nr_idle_objs > keep)
+		obj_free(cds_list_first_entry(&gw->idle_objs, struct gw_obj, idle_node));
+}
+
+struct gw_obj *obj_get(struct gw_vdi *v, uint64_t oid)
+{
+	struct gateway *gw = v->gw;
+	struct gw_obj *o = map_get(&gw->objs, oid);
+
+	assert(!v->gone);
+	if (o) {
+		assert(o->v == v);
+		if (!o->refs++) {
+			cds_list_del(&o->idle_node);
+			gw->nr_idle_objs--;
+		}
+		return o;
+	}
+	o = calloc(1, sizeof(*o));
+	if (!o)
+		return NULL;
+	if (map_set(&gw->objs, oid, o) < 0) {
+		free(o);
+		return NULL;
+	}
+	o->oid = oid;
+	o->v = v;
+	o->refs = 1;
+	o->size = obj_size_of(v, oid);
+	co_ranges_init(&o->ranges);
+	co_cond_init(&o->loaded);
+	CDS_INIT_LIST_HEAD(&o->writes);
+	cds_list_add_tail(&o->v_node, &v->objs);
+	v->refs++;
+	gw->nr_objs++;
+	return o;
+}
+
+void obj_put(struct gw_obj *o)
+{
+	struct gateway *gw = o->v->gw;
+
+	assert(o->refs);
+	if (--o->refs)
+		return;
+	cds_list_add_tail(&o->idle_node, &gw->idle_objs);
+	gw->nr_idle_objs++;
+	if (o->v->gone || o->drop)
+		obj_free(o);
+	else
+		objs_trim(gw, GW_OBJS_IDLE_MAX);
+}
+
+unsigned obj_ring(struct gw_obj *o)
+{
+	struct view *view = o->v->gw->view;
+
+	if (o->ring_epoch != view->epoch) {
+		o->nr_ring = ring_lookup(view->ring, sd_hash_oid(o->oid), o->v->copies, o->ring);
+		o->ring_epoch = view->epoch;
+	}
+	return o->nr_ring;
+}
+
+/* ---- first access in a generation ---- */
+
+static struct gw_call *version_call(struct gw_fan *f, struct gw_obj *o, enum peer_op op, unsigned m)
+{
+	struct gw_call *k = fan_call(f, op, m);
+
+	if (!k)
+		return NULL;
+	k->c.req.vid = o->v->vid;
+	k->c.req.oid = o->oid;
+	k->c.req.copies = o->v->copies;
+	k->c.req.obj_size = o->size;
+	k->c.req.prev_gen = o->v->gen; /* the tag of what is done in its name */
+	return k;
+}
+
+static struct obj_ver call_ver(const struct gw_call *k)
+{
+	return (struct obj_ver){k->c.rsp.ver_gen, k->c.rsp.ver_seq};
+}
+
+static void obj_learned(struct gw_obj *o, const struct gw_call *k)
+{
+	o->ver = call_ver(k);
+	o->exists = o->ver.gen || o->ver.seq;
+}
+
+/* A generation that began clean: whoever is in sync in this epoch knows, since all have the same.
+ * 0, -EAGAIN: not answered in this epoch, -ECANCELED. */
+static int load_clean(struct gw_obj *o)
+{
+	struct gateway *gw = o->v->gw;
+	struct view *view = gw->view;
+	struct gw_fan f;
+	struct gw_call *k;
+	unsigned nr = obj_ring(o);
+	bool self = false;
+	int r = 0;
+
+	for (unsigned i = 0; i < nr; i++)
+		self |= (int)o->ring[i] == view->self;
+	self = self && sync_is(gw->sh, view->epoch, o->oid, o->v->copies);
+	fan_init(&f, gw, o->v);
+	for (unsigned i = 0; i < nr; i++) {
+		if (self && (int)o->ring[i] != view->self)
+			continue;
+		k = version_call(&f, o, PEER_VERSION, o->ring[i]);
+		if (k)
+			fan_submit(&f, k, &view->members[o->ring[i]].inc);
+	}
+	r = fan_wait(&f, true); /* ~ */
+	if (!r) {
+		r = -EAGAIN;
+		cds_list_for_each_entry (k, &f.calls, node)
+			if (r && call_ok(k) && gw_epoch_is(gw, f.epoch)) {
+				obj_learned(o, k);
+				r = 0;
+			}
+	}
+	fan_done(&f);
+	return r;
+}
+
+/* Is a's state above b's?  A torn one ranks below the same version whole (DESIGN 6). */
+static bool state_above(const struct gw_call *a, const struct gw_call *b)
+{
+	int d = obj_ver_cmp(call_ver(a), call_ver(b));
+
+	return d > 0 ||
+	       (d == 0 && !(a->c.rsp.flags & PEER_F_TORN) && (b->c.rsp.flags & PEER_F_TORN));
+}
+
+/* Bring all of @f's replicas to the state of @best. */
+static int takeover_settle(struct gw_obj *o, struct gw_fan *f, const struct gw_call *best)
+{
+	struct gateway *gw = o->v->gw;
+	struct view *view = gw->view;
+	struct gw_fan g;
+	struct gw_call *k, *s;
+	bool failed = false;
+
+	fan_init(&g, gw, o->v);
+	cds_list_for_each_entry (k, &f->calls, node) {
+		if (!state_above(best, k))
+			continue;
+		s = version_call(&g, o, PEER_SETTLE, k->member);
+		if (!s) {
+			failed = true;
+			break;
+		}
+		s->c.req.ver_gen = best->c.rsp.ver_gen;
+		s->c.req.ver_seq = best->c.rsp.ver_seq;
+		memcpy(s->c.req.client, &view->members[best->member].inc,
+		       sizeof(struct incarnation));
+		fan_submit(&g, s, &view->members[k->member].inc);
+	}
+	int r = fan_wait(&g, false); /* ~ */
+	if (!r && (failed || g.nr_ok != g.nr || !gw_epoch_is(gw, g.epoch)))
+		r = -EAGAIN;
+	fan_done(&g);
+	return r;
+}
+
+/* A generation that began dirty (DESIGN 5.6, WHY C1, E `x-take`): ask ALL of ring(e), each answers
+ * once it is in sync there in e; the highest is the object; all are brought to it before it is
+ * served.  What an owner before us had in flight is so decided once, for good. */
+static int load_dirty(struct gw_obj *o)
+{
+	struct gateway *gw = o->v->gw;
+	struct view *view = gw->view;
+	struct gw_fan f;
+	struct gw_call *k, *best = NULL;
+	unsigned nr = obj_ring(o);
+
+	fan_init(&f, gw, o->v);
+	for (unsigned i = 0; i < nr; i++) {
+		k = version_call(&f, o, PEER_VERSION, o->ring[i]);
+		if (k)
+			fan_submit(&f, k, &view->members[o->ring[i]].inc);
+	}
+	int r = fan_wait(&f, false); /* ~ */
+	if (!r && (f.nr_ok != nr || !gw_epoch_is(gw, f.epoch)))
+		r = -EAGAIN;
+	if (!r) {
+		cds_list_for_each_entry (k, &f.calls, node)
+			if (!best || state_above(k, best))
+				best = k;
+		r = takeover_settle(o, &f, best); /* ~ */
+	}
+	if (!r)
+		obj_learned(o, best);
+	fan_done(&f);
+	return r;
+}
+
+/* Until it is done in one epoch: redone when the view changes meanwhile. */
+static int obj_load(struct gw_op *op, struct gw_obj *o)
+{
+	struct gateway *gw = o->v->gw;
+
+	for (;;) {
+		if (op_over(op))
+			return -ECANCELED;
+		if (o->v->gone)
+			return -EAGAIN;
+		if (gv_usable(o->v)) {
+			if (!obj_ring(o))
+				return SD_RES_HALT;
+			int r = o->v->dirty || o->ask_all ? load_dirty(o) : load_clean(o); /* ~ */
+			if (r != -EAGAIN)
+				return r;
+			if (o->v->gone)
+				return -EAGAIN;
+		}
+		if (!gw->stopping)
+			gw_wait(gw, GW_LOOK_NS, "version"); /* ~ */
+	}
+}
+
+int obj_ready(struct gw_op *op, struct gw_obj *o)
+{
+	while (o->state != OBJ_KNOWN) {
+		if (op_over(op))
+			return -ECANCELED;
+		if (o->v->gone)
+			return -EAGAIN;
+		if (o->state == OBJ_LOADING) {
+			co_cond_wait(&o->loaded, "version"); /* ~ */
+			continue;
+		}
+		o->state = OBJ_LOADING;
+		int r = obj_load(op, o); /* ~ */
+		o->state = r ? OBJ_UNKNOWN : OBJ_KNOWN;
+		co_cond_broadcast(&o->loaded);
+		if (r)
+			return r;
+	}
+	return o->v->gone ? -EAGAIN : 0;
+}
