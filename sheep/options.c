@@ -166,13 +166,26 @@ static const struct bus_driver *opt_driver(const char *name, size_t len)
 	return NULL;
 }
 
+/* The original's, not built yet. */
+static bool opt_driver_known(const char *name, size_t len)
+{
+	static const char *const known[] = {"corosync", "zookeeper", "shepherd"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(known); i++)
+		if (strlen(known[i]) == len && !memcmp(known[i], name, len))
+			return true;
+	return false;
+}
+
 static int opt_cluster(struct opt_ctx *x, const char *arg)
 {
 	size_t len = strcspn(arg, ":");
 
 	x->o->conf.driver = opt_driver(arg, len);
 	if (!x->o->conf.driver) {
-		fprintf(x->err, "Invalid cluster driver '%.*s'\n", (int)len, arg);
+		const char *why =
+			opt_driver_known(arg, len) ? "is not supported yet" : "is unknown";
+		fprintf(x->err, "Invalid cluster driver '%.*s': it %s\n", (int)len, arg, why);
 		fprintf(x->out, "Supported drivers:");
 		for (unsigned i = 0; bus_drivers[i]; i++)
 			fprintf(x->out, " %s", bus_drivers[i]->name);
