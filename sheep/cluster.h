@@ -3,6 +3,19 @@
  *
  * cluster.c: apply(state, command) -> reply, actions; no clock, no I/O, no randomness, no logging.
  * member.c:  joins, orders, persists, publishes: owns the bus and the files epoch/ of the store.
+ *
+ * Promises (cited as C1..C6):
+ *  C1 What can be read through this header (the VDI table, the history, views, answers of
+ *     cluster_do) is durable on this node: a command is in the log before it is applied.
+ *  C2 Commands, views and hooks happen in the order of the bus, one at a time, in one coroutine.
+ *     An answer of cluster_do comes after the hooks of everything ordered before it.
+ *  C3 An epoch is published (cluster_view) right before its hooks run, and only on a node that is
+ *     in it; the status becomes RUNNING when the hooks of the first one have returned.
+ *  C4 A generation is given once, in this branch and any other, and is above every generation
+ *     that any joiner has in its store.
+ *  C5 An epoch with a joiner is made only when every present node has made durable that the start
+ *     set has it; without its whole start set the cluster does not start (DESIGN 4.3).
+ *  C6 Two nodes that have applied the same prefix of the order have the same cluster_state_hash.
  */
 #ifndef SHEEP_CLUSTER_H
 #define SHEEP_CLUSTER_H
@@ -24,6 +37,11 @@ struct member {
 	bool gateway;
 	uint64_t space;
 	uint8_t boot_id[16];
+	/* It came back from a branch that `recover force` gave up (DESIGN 4.3): all that it has
+	 * counts as of @common_epoch at most (0: of none), its files belong in .stale/.  Stays set
+	 * in all views of this incarnation: whoever acts on it records durably that it did. */
+	bool given_up;
+	uint32_t common_epoch;
 };
 
 /* A view: immutable once published, reference counted (one thread: no atomics). */
@@ -31,7 +49,7 @@ struct view {
 	unsigned refs;
 	uint32_t epoch;
 	uint8_t name[8]; /* the epoch's random name */
-	uint64_t time;	 /* unix seconds, put into the command by its sender */
+	uint64_t time;	 /* unix seconds; may be filled in a moment after publishing */
 	unsigned nr;
 	struct member *members; /* sorted by (addr, port): index = dog's node id */
 	struct ring *ring;	/* over members with nr_vnodes > 0; ring entry i = members[i] */
@@ -39,6 +57,8 @@ struct view {
 	bool forced;		/* made by FORCE_RECOVER, which gave up the absent ones: DESIGN 5.5
 				 * (2) waits for no member of an earlier epoch */
 };
+
+#define VDI_LOCKS_MAX 31u
 
 /* The VDI table's entry. */
 struct vdi {
@@ -56,28 +76,33 @@ struct vdi {
 	bool cache_lost; /* next flush answers EIO once */
 	/* ownership */
 	bool owned; /* @owner holds it (it may be dead: then the next CLAIM takes over) */
-	bool clean; /* the last owner released clean; false: a new generation begins dirty */
+	bool clean; /* owned: the takeover is finished.  Not owned: the last owner released clean;
+		     * false: a new generation begins dirty */
 	struct incarnation owner;
 	uint64_t gen;
 	/* USE_LOCK locks */
-	uint8_t lock_state; /* 1 unlocked, 2 locked, 3 shared */
-	struct incarnation lock_owner[31];
-	struct net_addr lock_addr[31];
-	uint8_t lock_nr;
+	uint8_t lock_state;		/* 1 unlocked, 2 locked, 3 shared */
+	uint8_t lock_nr;		/* at most VDI_LOCKS_MAX */
+	struct incarnation *lock_owner; /* [lock_nr]; NULL when 0 */
+	struct net_addr *lock_addr;
 };
+
+#define CLUSTER_HISTORY 1024u
 
 struct cluster; /* member.c's object: the state machine of this node and its life */
 
 /* ---- what other modules ask (no yield) ---- */
 
 enum cluster_status cluster_status(const struct cluster *c);
-/* The newest view that this node has persisted and may do I/O in; NULL before the first.  Borrowed:
- * view_get() it to keep it over a yield. */
+/* The newest view that this node has persisted and is in; NULL before the first.  Borrowed:
+ * view_get() it to keep it over a yield.  It is published right before its hooks run: who does I/O
+ * for others (the replica side) admits requests of it when the hooks did their part. */
 struct view *cluster_view(const struct cluster *c);
 struct view *view_get(struct view *v);
 void view_put(struct view *v);					    /* NULL is fine */
 int view_find(const struct view *v, const struct incarnation *inc); /* index or -1 */
-/* Members of epoch @e from the history (for DESIGN 5.5 (2)); NULL: not known.  view_put() it. */
+/* Members of epoch @e from the history (for DESIGN 5.5 (2)); NULL: not known (the last
+ * CLUSTER_HISTORY epochs are).  view_put() it. */
 struct view *cluster_history(struct cluster *c, uint32_t epoch);
 /* Newest epoch known here (also while waiting for members); 0: none. */
 uint32_t cluster_epoch(const struct cluster *c);
@@ -100,10 +125,21 @@ struct cluster_params {
 	char store[16];
 };
 const struct cluster_params *cluster_params(const struct cluster *c);
+/* Hash over the canonical encoding of the state (for heartbeats, DESIGN 4.2, and tests). */
 uint64_t cluster_state_hash(const struct cluster *c);
 
 /* ---- commands: each is one message on the bus; returns when it was applied and persisted here
- * ---- */
+ * ----
+ *
+ * Results: SD_RES_SUCCESS, or
+ *  - WAIT_FOR_FORMAT, WAIT_FOR_JOIN, SHUTDOWN: the status forbids it, or the sender is not in the
+ *    present view
+ *  - NO_VDI: unknown vid or name (NO_TAG as in protocol.md 6.1)
+ *  - VDI_NOT_LOCKED: the sender is not the owner, or of another generation
+ *  - VDI_LOCKED: CLAIM: a live member owns it (ret_owner); VDI_LOCK: somebody has the lock;
+ *    RECLAIMED: a live member owns it
+ *  - INVALID_PARMS, VDI_EXIST, FULL_VDI, FORCE_RECOVER, INVALID_VNODES_STRATEGY
+ */
 
 enum cmd_type {
 	CMD_FORMAT,
@@ -116,18 +152,18 @@ enum cmd_type {
 	CMD_VDI_HEADER,	   /* an owner's header write: tag, vm_*, larger size */
 	CMD_VDI_LOCK,
 	CMD_VDI_UNLOCK,
-	CMD_CLAIM,
-	CMD_RELEASE,
-	CMD_CLEAN,
-	CMD_CACHE_LOST,
+	CMD_CLAIM,	  /* by the owner itself: granted again, with a new, dirty generation */
+	CMD_RELEASE,	  /* gen, clean: takeover finished and everything flushed */
+	CMD_CLEAN,	  /* gen: takeover finished */
+	CMD_CACHE_LOST,	  /* gen, on: set or clear the mark */
 	CMD_SET_RECOVERY, /* enable, disable */
 	CMD_BARRIER, /* changes nothing: what was ordered before it is applied here (lookups) */
 	/* member.c's own: */
 	CMD_JOIN,
 	CMD_ADMIT_ACK,
 	CMD_STATE,
-	CMD_LEAVE,
-	CMD_SPACE,
+	CMD_EPOCH_TIME,
+	CMD_SPACE, /* size: this member's capacity; counts from the next epoch on */
 	CMD_NR
 };
 
@@ -155,10 +191,11 @@ struct cmd {
 	uint8_t ret_copies, ret_shift;
 };
 
-/* Send and wait.  0: c->result is the machine's answer.  -ENOTCONN: this node is out. */
+/* Send and wait.  0: c->result is the machine's answer.  -ENOTCONN: this node is out, or stops.
+ * Persist-before-use (DESIGN 4.2) is inside: when cluster_do returns, the answer is durable here.
+ * Never from a hook (asserted): the hooks are in its way.  A CREATE of a name that another live
+ * gateway is creating waits until that is decided. */
 co_fn int cluster_do(struct cluster *c, struct cmd *cmd);
-/* Persist-before-use (DESIGN 4.2) is inside: when cluster_do returns, the answer is durable here.
- */
 
 /* ---- life ---- */
 
@@ -193,11 +230,12 @@ struct cluster_conf {
 };
 /* Load the persisted state, open the bus, send the join.  Returns when this node was admitted, or
  * waits for others (*waiting_for = malloc'ed sentence naming them), or was refused (-EPERM, *err
- * says why). */
-/* *ret is set before the first hook is called. */
+ * says why).  *ret is set before the first hook is called.  On failure nothing is left (*ret is
+ * NULL), unless hooks were called already: then hooks.out is, and 0 returned. */
 co_fn int cluster_start(struct co_sched *s, const struct cluster_conf *conf, struct cluster **ret,
 			char **waiting_for, char **err);
-/* Leave the bus, wait for own coroutines, free. */
+/* Leave the bus, end waits in cluster_do (-ENOTCONN) and on cluster_changed, wait for own
+ * coroutines, free. */
 co_fn void cluster_stop(struct cluster *c);
 
 #endif
