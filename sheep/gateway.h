@@ -85,7 +85,8 @@ co_fn void gateway_format(struct sheep *sh);
  * writes are halted (strict mode) or no node stores data. */
 co_fn uint32_t gateway_vdi_create(struct sheep *sh, struct cmd *cmd);
 /* CMD_VDI_DELETE with the caller's @cmd; returns when the name is free.  The objects are removed in
- * the background, here or, if this node dies, by the lowest member of a later view. */
+ * the background by the VDI's owner, or, if it has none or it dies, by the lowest member of the
+ * view; gateway_vdi_changed() and gateway_view() start it. */
 co_fn uint32_t gateway_vdi_delete(struct sheep *sh, struct cmd *cmd);
 
 #endif

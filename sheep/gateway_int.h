@@ -33,6 +33,7 @@
 #define GW_LOOK_NS	 20000000ull   /* something will change soon: look again at the latest */
 #define GW_PARK_NS	 1000000000ull /* parked requests look around that often, whatever happens */
 #define GW_RETRY_NS	 50000000ull   /* a replica could not do a write: send it again */
+#define GW_STUCK_MAX	 3u	       /* such rounds until its replicas are compared */
 #define GW_ROOM_NS	 200000000ull  /* how long a replica's word about its space is believed */
 #define GW_ROOM_ASK	 (16u << 20)   /* room that a replica must have above its reserve */
 
@@ -113,8 +114,10 @@ struct gw_obj {
 	/* writes in flight, in the order of versions */
 	struct cds_list_head writes, busy_node;
 	unsigned calls_out;
-	bool resend; /* a new round is due, */
-	bool hold;   /* but only when the retry timer or a view says so */
+	bool resend;	/* a new round is due, */
+	bool hold;	/* but only when the retry timer or a view says so */
+	bool unstick;	/* but only when the replicas were made equal */
+	unsigned stuck; /* rounds in which one said that it lacks what comes before */
 	uint32_t ring_epoch;
 	unsigned nr_ring;
 	uint32_t ring[SD_COPIES_MAX]; /* indexes into gateway.view */
@@ -151,7 +154,7 @@ struct gw_write {
 	struct gw_obj *o;
 	struct co *waiter; /* NULL: it has left */
 	struct gw_write *next;
-	bool linked, complete;
+	bool linked, complete, again;
 	uint16_t op, flags;
 	struct obj_ver ver, prev;
 	uint64_t off, len;
@@ -271,6 +274,9 @@ void obj_put(struct gw_obj *o);
 unsigned obj_ring(struct gw_obj *o);
 /* Version and existence are known when this returns 0 (DESIGN 5.6: takeover when dirty). */
 co_fn int obj_ready(struct gw_op *op, struct gw_obj *o);
+/* Bring all replicas to the highest state that one of them has, which is @ver then.  0, -EAGAIN,
+ * -ECANCELED. */
+co_fn int obj_equalize(struct gw_obj *o, struct obj_ver *ver);
 uint64_t obj_size_of(const struct gw_vdi *v, uint64_t oid);
 void objs_trim(struct gateway *gw, unsigned keep);
 

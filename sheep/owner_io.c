@@ -252,6 +252,7 @@ static void write_send(struct gw_write *w)
 	w->epoch = view->epoch;
 	w->nr_need = o->nr_ring;
 	w->nr_ok = 0;
+	w->again = false;
 	for (unsigned i = 0; i < o->nr_ring; i++) {
 		struct gw_call *k = call_new(gw);
 		if (!k)
@@ -294,11 +295,10 @@ static void obj_send(struct gw_obj *o)
 	struct gw_write *w;
 
 	assert(!o->calls_out);
+	o->resend = o->hold = true;
+	if (o->unstick || !gv_usable(o->v) || !obj_ring(o))
+		return; /* unstick_co(), the next view */
 	o->resend = o->hold = false;
-	if (!gv_usable(o->v) || !obj_ring(o)) {
-		o->resend = o->hold = true; /* the next view */
-		return;
-	}
 	cds_list_for_each_entry (w, &o->writes, node) {
 		write_send(w);
 		if (!w->calls_out) {
@@ -321,6 +321,48 @@ static void write_unflushed(struct gw_write *w)
 		o->v->index_cached = true;
 }
 
+/* A replica in sync lacks, again and again, what comes before a write: it has lost the object, or
+ * has an older one (a disk that lied).  It would wait for ever: compare, and take the highest.  It
+ * is a state of the one sequence of writes (I3), so the round that follows finds it done or goes on
+ * from there. */
+static void unstick_co(void *arg)
+{
+	struct gw_obj *o = arg;
+	struct gateway *gw = o->v->gw;
+	struct obj_ver ver;
+	struct gw_op op;
+	int r = -EAGAIN;
+
+	op_begin_internal(gw, &op, o->v->vid);
+	while (r == -EAGAIN && !gw->stopping && !o->v->gone && !cds_list_empty(&o->writes)) {
+		if (!o->calls_out && gv_usable(o->v) && obj_ring(o))
+			r = obj_equalize(o, &ver); /* ~ */
+		if (r == -EAGAIN && !gw->stopping)
+			gw_wait(gw, GW_LOOK_NS, "unstick"); /* ~ */
+	}
+	if (!r)
+		log_err(gw->sh->log, "object %016llx differed between its replicas",
+			(unsigned long long)o->oid);
+	o->unstick = false;
+	o->stuck = 0;
+	if (!gw->stopping && !cds_list_empty(&o->writes) && !o->calls_out)
+		obj_send(o);
+	op_end(&op);
+	obj_put(o);
+}
+
+static void obj_unstick(struct gw_obj *o)
+{
+	if (o->unstick || o->v->gw->stopping)
+		return;
+	o->unstick = true;
+	o->refs++;
+	if (!co_start(o->v->gw->sh->sched, unstick_co, o, "unstick")) {
+		o->unstick = false;
+		o->refs--; /* the caller has one */
+	}
+}
+
 static void write_settled(struct gw_write *w)
 {
 	struct gw_obj *o = w->o;
@@ -329,6 +371,7 @@ static void write_settled(struct gw_write *w)
 		return;
 	if (w->nr_ok == w->nr_need && gw_epoch_is(o->v->gw, w->epoch)) {
 		w->complete = true;
+		o->stuck = 0;
 		if (!(w->flags & PEER_F_DURABLE))
 			write_unflushed(w);
 		write_unlink(w);
@@ -336,6 +379,8 @@ static void write_settled(struct gw_write *w)
 			co_wake(w->waiter);
 	} else if (!o->resend) {
 		obj_failed(o);
+		if (w->again && ++o->stuck >= GW_STUCK_MAX)
+			obj_unstick(o);
 	}
 }
 
@@ -351,6 +396,8 @@ static void write_call_done(struct peer_call *c)
 		w->nr_ok++;
 	else if (!c->error && c->rsp.result == SD_RES_NO_SPACE && room_of(gw, k))
 		room_of(gw, k)->full = true;
+	else if (!c->error && c->rsp.result == SD_RES_AGAIN)
+		w->again = true;
 	call_free(k);
 	assert(w->calls_out && o->calls_out);
 	w->calls_out--;
@@ -563,6 +610,16 @@ int owner_room(struct gw_op *op, struct gw_obj *o, uint64_t len)
 /* BAD: checksum or I/O error, a repair has begun there: read elsewhere. */
 enum piece { PIECE_DONE, PIECE_BAD, PIECE_MISSING, PIECE_MOVED };
 
+static enum piece read_failed(uint32_t result)
+{
+	switch (result) {
+	case SD_RES_EIO:
+	case SD_RES_INVALID_PARMS: return PIECE_BAD;
+	case SD_RES_NO_OBJ: return PIECE_MISSING;
+	default: return PIECE_MOVED; /* epoch, memory: passes */
+	}
+}
+
 /* From one replica.  Negative: leave. */
 static int read_from(struct gw_op *op, struct gw_obj *o, unsigned m, uint64_t off, uint64_t len,
 		     struct buf *buf, size_t buf_off)
@@ -595,11 +652,8 @@ static int read_from(struct gw_op *op, struct gw_obj *o, unsigned m, uint64_t of
 		 * the data is there. */
 		if (call_ok(k) && gw_epoch_is(gw, k->epoch))
 			r = k->c.reply_len == len ? PIECE_DONE : PIECE_BAD;
-		else if (k->c.error || k->c.rsp.result == SD_RES_OLD_NODE_VER ||
-			 k->c.rsp.result == SD_RES_SUCCESS)
-			r = PIECE_MOVED;
 		else
-			r = k->c.rsp.result == SD_RES_NO_OBJ ? PIECE_MISSING : PIECE_BAD;
+			r = k->c.error ? PIECE_MOVED : read_failed(k->c.rsp.result);
 	}
 	fan_done(&f);
 	return r;

@@ -308,10 +308,10 @@ static struct obj_ver call_ver(const struct gw_call *k)
 	return (struct obj_ver){k->c.rsp.ver_gen, k->c.rsp.ver_seq};
 }
 
-static void obj_learned(struct gw_obj *o, const struct gw_call *k)
+static void obj_learned(struct gw_obj *o, struct obj_ver ver)
 {
-	o->ver = call_ver(k);
-	o->exists = o->ver.gen || o->ver.seq;
+	o->ver = ver;
+	o->exists = ver.gen || ver.seq;
 }
 
 /* A generation that began clean: whoever is in sync in this epoch knows, since all have the same.
@@ -342,7 +342,7 @@ static int load_clean(struct gw_obj *o)
 		r = -EAGAIN;
 		cds_list_for_each_entry (k, &f.calls, node)
 			if (r && call_ok(k) && gw_epoch_is(gw, f.epoch)) {
-				obj_learned(o, k);
+				obj_learned(o, call_ver(k));
 				r = 0;
 			}
 	}
@@ -390,10 +390,9 @@ static int takeover_settle(struct gw_obj *o, struct gw_fan *f, const struct gw_c
 	return r;
 }
 
-/* A generation that began dirty (DESIGN 5.6, WHY C1, E `x-take`): ask ALL of ring(e), each answers
- * once it is in sync there in e; the highest is the object; all are brought to it before it is
- * served.  What an owner before us had in flight is so decided once, for good. */
-static int load_dirty(struct gw_obj *o)
+/* Ask ALL of ring(e), each answers once it is in sync there in e; the highest is the object; all
+ * are brought to it (DESIGN 5.6, WHY C1, E `x-take`).  No write of ours is out meanwhile. */
+int obj_equalize(struct gw_obj *o, struct obj_ver *ver)
 {
 	struct gateway *gw = o->v->gw;
 	struct view *view = gw->view;
@@ -417,8 +416,20 @@ static int load_dirty(struct gw_obj *o)
 		r = takeover_settle(o, &f, best); /* ~ */
 	}
 	if (!r)
-		obj_learned(o, best);
+		*ver = call_ver(best);
 	fan_done(&f);
+	return r;
+}
+
+/* A generation that began dirty: before anything is served.  What an owner before us had in flight
+ * is so decided once, for good. */
+static int load_dirty(struct gw_obj *o)
+{
+	struct obj_ver ver;
+	int r = obj_equalize(o, &ver); /* ~ */
+
+	if (!r)
+		obj_learned(o, ver);
 	return r;
 }
 

@@ -366,6 +366,31 @@ void bad_replicas(void **state)
 	rig_free(r);
 }
 
+/* A replica in sync has lost an object: writes do not wait for ever. */
+void lost_replica(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	uint64_t o = SD_DATA_OID(vid, 0);
+	struct tr t[4];
+
+	memset(t, 0, sizeof(t));
+	for (int i = 0; i < 3; i++)
+		r->n[i].impatient = true;
+	assert_int_equal(rq(r, 0, CREATE, o, 0, pat(1), 4096, 0), SD_RES_SUCCESS);
+	rig_lose(r, 2, o);
+	for (int i = 0; i < 4; i++)
+		tr_start(r, &t[i], 0, WRITE, o, i * 4096, pat(2 + i), 4096, 0);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(tr_wait(r, &t[i]), SD_RES_SUCCESS);
+		tr_end(&t[i]);
+	}
+	assert_int_equal(r->n[2].nr_settle, 1);
+	assert_int_equal(rig_obj(r, 2, o)->data[3 * 4096], 5);
+	rig_compare(r);
+	rig_free(r);
+}
+
 /* ---- deleting ---- */
 
 static bool gone(struct rig *r, uint32_t vid)

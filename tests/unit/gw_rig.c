@@ -299,6 +299,11 @@ static void robj_del(struct node *n, uint64_t oid)
 	free(o);
 }
 
+void rig_lose(struct rig *r, int node, uint64_t oid)
+{
+	robj_del(&r->n[node], oid);
+}
+
 static struct robj *robj_new(struct node *n, uint64_t oid, uint64_t size)
 {
 	struct robj *o = calloc(1, sizeof(*o));
@@ -364,8 +369,10 @@ static bool replica_write(struct node *n, struct msg *m)
 		return true;
 	if (obj_ver_cmp(wver(h), mine) <= 0)
 		return true; /* has it */
-	if (obj_ver_cmp(prev, mine))
-		return false;
+	if (obj_ver_cmp(prev, mine)) {
+		m->h.rsp.result = SD_RES_AGAIN;
+		return n->impatient;
+	}
 	if (n->full) {
 		m->h.rsp.result = SD_RES_NO_SPACE;
 		return true;

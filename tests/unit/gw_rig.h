@@ -39,6 +39,7 @@ struct node {
 	bool insync, full, bad, lose; /* lose: answers NO_OBJ to reads, once */
 	bool paused;		      /* messages to it wait */
 	bool torn_view;		      /* does not apply views by itself */
+	bool impatient;		      /* does not hold what lacks its previous write */
 	bool late_epoch;	      /* its answers name the epoch in which they leave */
 	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward;
 	uint32_t last_write_epoch;
@@ -105,6 +106,7 @@ void rig_unblock(struct rig *r, int from, int to);
 void rig_kick(struct node *n);
 
 struct robj *rig_obj(struct rig *r, int node, uint64_t oid);
+void rig_lose(struct rig *r, int node, uint64_t oid); /* it is not there any more */
 /* All replicas in sync are identical. */
 void rig_compare(struct rig *r);
 struct vdi *rig_vdi(struct rig *r, uint32_t vid);

@@ -40,6 +40,7 @@ void flush_races(void **state);
 void degraded(void **state);
 void space(void **state);
 void bad_replicas(void **state);
+void lost_replica(void **state);
 void deletion(void **state);
 void deletion_dies(void **state);
 void stress(void **state);

@@ -789,6 +789,7 @@ int main(void)
 		cmocka_unit_test(degraded),
 		cmocka_unit_test(space),
 		cmocka_unit_test(bad_replicas),
+		cmocka_unit_test(lost_replica),
 		cmocka_unit_test(deletion),
 		cmocka_unit_test(deletion_dies),
 		cmocka_unit_test(format),
