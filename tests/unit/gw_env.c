@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "gw_rig.h"
+#include "tests/unit/gw_rig.h"
 
 /* ---- virtual world ---- */
 

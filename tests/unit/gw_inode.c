@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gw_tests.h"
+#include "tests/unit/gw_tests.h"
 
 /* ---- inodes ---- */
 

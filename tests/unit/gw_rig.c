@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gw_rig.h"
+#include "tests/unit/gw_rig.h"
 #include "lib/base/crc.h"
 
 /* ---- logging is not of interest ---- */

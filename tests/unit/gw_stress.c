@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gw_tests.h"
+#include "tests/unit/gw_tests.h"
 
 #define CLIENTS 12
 #define BLOCKS	6 /* of each client */

@@ -8,7 +8,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include "gw_rig.h"
+#include "tests/unit/gw_rig.h"
 
 #define CREATE	SD_OP_CREATE_AND_WRITE_OBJ
 #define READ	SD_OP_READ_OBJ
