@@ -36,6 +36,7 @@ static void *worker(void *arg)
 {
 	struct work_pool *w = arg;
 	struct env_io *io;
+	pthread_setname_np(pthread_self(), "io"); /* shown in the log */
 	pthread_mutex_lock(&w->lock);
 	while ((io = worker_next(w))) {
 		pthread_mutex_unlock(&w->lock);
