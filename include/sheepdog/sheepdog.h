@@ -1,15 +1,24 @@
 /* sheepdog.h - libsheepdog: be a client of a sheepdog cluster.
  *
  * One struct sd_cluster is one client of one cluster, over any of several gateways.  The library
- * has no threads: it is one pollable fd plus sd_dispatch(); the blocking calls below run the same
- * machinery inside.  A struct sd_cluster and everything opened from it belong to one thread at a
- * time.
+ * has no threads, no globals and no signal handlers: it is one pollable fd plus sd_dispatch(); the
+ * blocking calls below run the same machinery inside.  A struct sd_cluster and everything opened
+ * from it belong to one thread at a time.
  *
  * Requests survive the loss of a gateway: the library reconnects (to the next address it knows, for
  * ever unless a timeout is set) and sends everything unanswered again under a new session, so that
- * nothing old can overtake it (DESIGN 5.1).  Errors are negative: -errno for the transport
- * (-ETIMEDOUT, -ENOMEM, -EINVAL) and -(SD_ERR_BASE + code) for a result of the cluster (codes:
- * sheepdog/result.h); sd_strerror() explains both.
+ * nothing old can overtake it (DESIGN 5.1).  A gateway that is silent for two seconds while it owes
+ * answers counts as lost when there is another one.  Results that pass ("ask to try again", a
+ * daemon that is stopping) are waited out.
+ *
+ * Errors are negative: -errno for the transport and for wrong arguments (-ETIMEDOUT, -ECONNREFUSED,
+ * -ENOMEM, -EINVAL...) and -(SD_ERR_BASE + code) for a result of the cluster (codes:
+ * sheepdog/result.h); sd_strerror() explains both.  After -ETIMEDOUT or -ECANCELED a change may or
+ * may not have been carried out, but it will not be any more once a later request was answered.
+ *
+ * Two clients that have one volume open for writing at once (clusters without locks allow it) see
+ * each other's data, but a client may read as zeros what another one wrote into a hole after it
+ * opened the volume; open it again to see it.
  */
 #ifndef SHEEPDOG_SHEEPDOG_H
 #define SHEEPDOG_SHEEPDOG_H
@@ -33,29 +42,30 @@ struct sd_vdi;
 /* ---- cluster ---- */
 
 /* Make a client of the cluster behind @gateways: comma separated `HOST[:PORT]`, `[IPV6]:PORT` or
- * `unix:PATH`; NULL is 127.0.0.1:7000.  Connects only when first needed.  0 or -errno.  Any thread.
- */
+ * `unix:PATH`; NULL is 127.0.0.1:7000.  Names are resolved here (-EHOSTUNREACH when none can be;
+ * -EINVAL: not a list of addresses); connects only when first needed.  0 or -errno.  Any thread. */
 int sd_cluster_open(const char *gateways, struct sd_cluster **ret);
-/* Close; every sd_vdi must be closed before.  Requests in flight complete with -ECANCELED first.
- * NULL is fine. */
+/* Close; every sd_vdi must be closed before, or by the callbacks of the operations that this ends
+ * with -ECANCELED.  Not from a callback.  NULL is fine. */
 void sd_cluster_close(struct sd_cluster *c);
 /* Milliseconds that a request may take, reconnects included, before it fails with -ETIMEDOUT; 0
  * (the default): for ever.  Affects requests started afterwards. */
 void sd_cluster_set_timeout(struct sd_cluster *c, unsigned ms);
 /* As above, for requests made before a first connection ever succeeded (default 5000 ms), so that a
- * wrong address is an error and not a hang. */
+ * wrong address is an error and not a hang.  When every address refuses they fail at once. */
 void sd_cluster_set_connect_timeout(struct sd_cluster *c, unsigned ms);
-/* Poll this fd for reading and call sd_dispatch() when it is; valid until sd_cluster_close(). */
+/* Poll this fd for reading and call sd_dispatch() when it is; valid until sd_cluster_close().
+ * -errno when there is none (out of descriptors). */
 int sd_cluster_fd(struct sd_cluster *c);
 /* Handle what is ready; runs completion callbacks; never blocks.  Returns the number of callbacks
- * run. */
+ * run.  A callback may call everything here but sd_cluster_close(). */
 int sd_dispatch(struct sd_cluster *c);
 /* Wait up to @timeout_ms (-1: for ever) for something to do, and dispatch it. */
 int sd_wait(struct sd_cluster *c, int timeout_ms);
-/* Text for any error of this library; a static string or one kept in @c until the next call. */
+/* Text for any error of this library: a static string. */
 const char *sd_strerror(int err);
-/* Text of the last transport failure of @c ("connect to 127.0.0.1:7000: Connection refused"), or
- * "". */
+/* Text of the last transport failure of @c ("connect to 127.0.0.1:7000: Connection refused": reads
+ * well behind "failed to"), or "". */
 const char *sd_last_error(struct sd_cluster *c);
 
 /* ---- volumes: blocking ---- */
@@ -75,7 +85,8 @@ struct sd_create_opts {
 	uint8_t object_shift; /* log2 of the object size, 20..31; 0: the cluster's default */
 };
 
-/* Create volume @name of @size bytes (rounded up to 512).  @opts may be NULL. */
+/* Create volume @name (1 to 255 bytes) of @size bytes (rounded up to 512).  @opts and @ret_vid may
+ * be NULL.  -EFBIG: more than 2^20 objects. */
 int sd_vdi_create(struct sd_cluster *c, const char *name, uint64_t size,
 		  const struct sd_create_opts *opts, uint32_t *ret_vid);
 /* Delete the working volume @name and give its space back. */
@@ -86,15 +97,16 @@ enum sd_open_flags {
 	SD_OPEN_CACHE = 2, /* writes may be cached by the kernel of the nodes until sd_flush() */
 };
 
-/* Open the working volume @name: takes the lock if the cluster uses locks. */
+/* Open the working volume @name.  If the cluster uses locks this takes the lock, unless read-only:
+ * a reader needs none and sees the allocation as it is now. */
 int sd_vdi_open(struct sd_cluster *c, const char *name, unsigned flags, struct sd_vdi **ret);
-/* Finish what is in flight, flush if SD_OPEN_CACHE, release.  Frees @v even when it returns an
- * error. */
+/* Finish what is in flight, flush what may be cached, release the lock (tried for at most 5 s).
+ * Frees @v even when it returns an error. */
 int sd_vdi_close(struct sd_vdi *v);
 void sd_vdi_get_info(struct sd_vdi *v, struct sd_vdi_info *ret);
 /* Change write caching from now on (QEMU's cache mode). */
 void sd_vdi_set_cache(struct sd_vdi *v, bool cache);
-/* Grow to @size bytes; shrinking is -EINVAL. */
+/* Grow to @size bytes (rounded up to 512); shrinking is -EINVAL, more than 2^20 objects -EFBIG. */
 int sd_vdi_resize(struct sd_vdi *v, uint64_t size);
 /* Bytes allocated (own objects x object size). */
 uint64_t sd_vdi_allocated(struct sd_vdi *v);
@@ -103,7 +115,8 @@ uint64_t sd_vdi_allocated(struct sd_vdi *v);
 bool sd_vdi_is_data(struct sd_vdi *v, uint64_t off, uint64_t len, uint64_t *ret_len);
 
 /* Blocking I/O: the whole range or an error; 0 on success.  Offsets and lengths in bytes; any
- * alignment; beyond the end of the volume is -EINVAL. */
+ * alignment; beyond the end of the volume is -EINVAL; changing one that is open read-only -EROFS.
+ * After an error a part of the range may be changed. */
 int sd_read(struct sd_vdi *v, void *buf, size_t len, uint64_t off);
 int sd_write(struct sd_vdi *v, const void *buf, size_t len, uint64_t off);
 int sd_flush(struct sd_vdi *v);
@@ -116,8 +129,8 @@ int sd_write_zeroes(struct sd_vdi *v, uint64_t len, uint64_t off);
 
 /* ---- volumes: asynchronous ---- */
 
-/* Called once, from sd_dispatch(), sd_wait() or a blocking call, never from the call that started
- * it. */
+/* Called once, from sd_dispatch(), sd_wait(), a blocking call or sd_cluster_close(), never from the
+ * call that started it. */
 typedef void (*sd_done_fn)(void *arg, int err);
 
 /* Start an operation on @v; buffers and iovecs' memory must stay valid until @done; the iovec array
@@ -139,7 +152,8 @@ struct sd_rsp;
 /* One request of the wire protocol (include/sheepdog/proto.h), answered by the gateway this client
  * is connected to.  @out: payload sent when SD_FLAG_WRITE is set; @in: room for the reply's payload
  * (*in_len: its size, then the bytes received).  Returns 0 when a reply came, whatever rsp->result
- * says. */
+ * says.  When the connection is lost meanwhile, requests that do no harm twice are sent again;
+ * others fail with -ECONNRESET if they may have been carried out. */
 int sd_request(struct sd_cluster *c, const struct sd_req *req, const void *out, void *in,
 	       size_t *in_len, struct sd_rsp *rsp);
 /* As sd_request, to one node instead of a gateway of the list; a connection of its own; no resend.
