@@ -114,17 +114,22 @@ struct store_write {
 	bool durable;  /* direct: store_wait() waits for the sync */
 	uint64_t size; /* with create: logical size */
 	uint8_t copies;
-	/* the store's own */
-	uint64_t ticket;
+	/* the store's own: zero at first */
+	struct store *st;
+	uint64_t ticket, oid;
 	struct buf *edge[2];
+	uint32_t resv;
+	bool no_room;
 	int error;
 };
 
 /* May yield: reads and verifies the blocks that the write covers in part, so that store_queue need
  * not. Call under the exclusive lock, before the caller's last checks.  -EILSEQ: such a block is
- * bad. -ENOENT: absent and not create. */
+ * bad. -ENOENT: absent and not create.  -ENOSPC: the disk is as good as full, nothing was done.
+ * After 0, store_queue or store_abandon must follow. */
 co_fn int store_prepare(struct store_obj *o, struct store_write *w);
-/* NO YIELD.  Enter the write into the journal's queue; the index has the new version at once. */
+/* NO YIELD.  Enter the write into the journal's queue; the index has the new version at once.  On
+ * an error nothing was entered, and what store_prepare took is given back. */
 int store_queue(struct store_obj *o, struct store_write *w);
 /* Undo store_prepare without queuing. */
 void store_abandon(struct store_write *w);
@@ -164,6 +169,9 @@ co_fn void store_replace_abort(struct store_replace *r);
  * version is another one now (DESIGN 5.3). */
 co_fn int store_repair(struct store_obj *o, struct obj_ver ver, uint64_t off, struct buf *data,
 		       size_t data_off, uint64_t len);
+/* A torn object whose every replica is torn (DESIGN 6): take the bytes as they are, with new
+ * checksums, as version @ver; no longer torn, durable on return.  The others pull it from here. */
+co_fn int store_settle(struct store_obj *o, struct obj_ver ver);
 /* Move the object to .stale/<oid>.<epoch>; it is absent afterwards (durable on return). */
 co_fn int store_stale(struct store_obj *o, uint32_t epoch);
 /* Remove everything in .stale/. */
