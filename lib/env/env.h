@@ -107,8 +107,8 @@ struct env_io {
 
 enum env_sock_event { ENV_SOCK_IN = 1, ENV_SOCK_OUT = 2, ENV_SOCK_HUP = 4 };
 
-/* Called when the socket may have become readable or writable (edge-triggered: act until -EAGAIN).
- */
+/* Called when the socket may have become readable or writable (edge-triggered: act until -EAGAIN or
+ * a short count). */
 typedef void (*env_sock_fn)(struct env_sock *s, unsigned events, void *arg);
 
 struct env_ops {
@@ -225,7 +225,9 @@ static inline struct env *env_sock_env(struct env_sock *s)
 	return *(struct env **)s;
 }
 
-/* Bytes received, 0 at end of stream, -EAGAIN (the callback comes), or -errno. */
+/* Bytes received, 0 at end of stream, -EAGAIN (the callback comes), or -errno.  At most IOV_MAX
+ * buffers.  Fewer bytes than there was room for: that was all, the callback comes for more, the end
+ * of the stream included; no need to ask until -EAGAIN. */
 static inline ssize_t env_recv(struct env_sock *s, const struct iovec *iov, int n)
 {
 	return env_sock_env(s)->ops->recv(s, iov, n);

@@ -6,7 +6,9 @@
  *  2. ENV_SOCK_OUT is reported only to whom it says something: once after the socket came to be,
  *     and after a send that was cut short.
  *  3. After sock_close no callback comes, also for events of the batch being worked on.
- *  4. A listener that runs out of descriptors keeps its connections waiting and is called again
+ *  4. A receive that was not filled is the last one that is needed until the next callback: an end
+ *     of the stream that came along with the data gets a callback of its own.
+ *  5. A listener that runs out of descriptors keeps its connections waiting and is called again
  *     after ACCEPT_RETRY_NS.
  */
 #include "config.h"
@@ -37,6 +39,7 @@ enum {
 	KEEP_INTERVAL_S = 5,
 	KEEP_PROBES = 3,
 	ALL_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP,
+	ENDING = EPOLLRDHUP | EPOLLHUP | EPOLLERR,
 };
 
 struct env_sock {
@@ -46,6 +49,8 @@ struct env_sock {
 	void *arg;
 	int error; /* -errno, kept since the kernel tells it once */
 	bool listening, connecting, want_out;
+	bool ending;		/* the end, or an error, is behind what can be received */
+	struct env_defer end;	/* tells it to one that stopped before */
 	struct env_timer retry; /* listener, out of descriptors */
 };
 
@@ -120,6 +125,7 @@ int sock_error(struct env_sock *s)
 static void on_connecting(struct env_sock *s, uint32_t ev)
 {
 	unsigned out = ENV_SOCK_OUT;
+	s->ending = ev & ENDING;
 	if (!(ev & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
 		return;
 	s->connecting = false;
@@ -142,6 +148,7 @@ static void on_sock(struct ev_src *src, uint32_t ev)
 		on_connecting(s, ev);
 		return;
 	}
+	s->ending |= (ev & ENDING) != 0;
 	if (ev & (EPOLLIN | EPOLLRDHUP))
 		out |= ENV_SOCK_IN;
 	if ((ev & EPOLLOUT) && s->want_out) {
@@ -157,6 +164,12 @@ static void on_sock(struct ev_src *src, uint32_t ev)
 static void on_retry(struct env_timer *t)
 {
 	struct env_sock *s = (struct env_sock *)((char *)t - offsetof(struct env_sock, retry));
+	s->fn(s, ENV_SOCK_IN, s->arg);
+}
+
+static void on_end(struct env_defer *d)
+{
+	struct env_sock *s = (struct env_sock *)((char *)d - offsetof(struct env_sock, end));
 	s->fn(s, ENV_SOCK_IN, s->arg);
 }
 
@@ -192,6 +205,7 @@ static int sock_new(struct env *e, int fd, uint32_t events, env_sock_fn fn, void
 	s->arg = arg;
 	s->want_out = true;
 	s->retry.fn = on_retry;
+	s->end.fn = on_end;
 	int r = src_add(env_l(e), &s->src, events | EPOLLET);
 	if (r < 0) {
 		close(fd);
@@ -314,11 +328,21 @@ static ssize_t recv_once(struct env_sock *s, const struct iovec *iov, int n)
 	return r < 0 ? -errno : r;
 }
 
-/* More than the kernel takes: the first IOV_MAX; the caller goes on until -EAGAIN anyway. */
+static size_t iov_room(const struct iovec *iov, int n)
+{
+	size_t sum = 0;
+	for (int i = 0; i < n; i++)
+		sum += iov[i].iov_len;
+	return sum;
+}
+
 ssize_t sock_recv(struct env_sock *s, const struct iovec *iov, int n)
 {
-	assert(n > 0);
-	return recv_once(s, iov, n < IOV_MAX ? n : IOV_MAX);
+	assert(n > 0 && n <= IOV_MAX);
+	ssize_t r = recv_once(s, iov, n);
+	if (s->ending && r > 0 && (size_t)r < iov_room(iov, n))
+		env_defer(s->env, &s->end);
+	return r;
 }
 
 static ssize_t send_once(struct env_sock *s, const struct iovec *iov, int n)
@@ -342,9 +366,7 @@ ssize_t sock_send(struct env_sock *s, const struct iovec *iov, int n)
 	assert(n > 0);
 	while (n > 0) {
 		int k = n < IOV_MAX ? n : IOV_MAX;
-		size_t want = 0;
-		for (int i = 0; i < k; i++)
-			want += iov[i].iov_len;
+		size_t want = iov_room(iov, k);
 		ssize_t r = send_once(s, iov, k);
 		if (r == -EAGAIN || (r >= 0 && (size_t)r < want))
 			s->want_out = true;
@@ -384,6 +406,7 @@ void sock_close(struct env_sock *s, bool reset)
 	if (reset)
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, sizeof(lg));
 	env_linux_timer_del(s->env, &s->retry);
+	env_defer_del(s->env, &s->end);
 	l->nr_socks--;
 	src_del(l, &s->src); /* frees it, now or at the end of the turn */
 	close(fd);

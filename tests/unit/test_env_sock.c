@@ -243,6 +243,52 @@ static void half_close(void **state)
 	close_pair();
 }
 
+/* One receive a callback, as the data path does it: the end is told all the same. */
+static void on_lazy(struct env_sock *s, unsigned events, void *arg)
+{
+	struct conn *c = arg;
+	char buf[64];
+	struct iovec iov = {buf, sizeof(buf)};
+	ssize_t n = env_recv(s, &iov, 1);
+	c->calls++;
+	c->bytes += n > 0 ? (uint64_t)n : 0;
+	c->eof = n == 0;
+	c->reset = n == -ECONNRESET;
+}
+
+static void short_receive(void **state)
+{
+	struct net_addr u = {.family = AF_UNIX}, a[] = {addr4(0), addr4(0), u, u};
+	snprintf(a[2].path, sizeof(a[2].path), "/tmp/test_env.%d", getpid());
+	a[3] = a[2];
+	for (int i = 0; i < 4; i++) {
+		connect_pair(a[i]);
+		env_sock_handler(server.s, on_lazy, &server);
+		say(client.s, "last");
+		env_sock_close(client.s, i % 2); /* the end is there with the data */
+		client.s = NULL;
+		bool *end = i == 1 ? &server.reset : &server.eof;
+		assert_true(turn_until(end, 1000));
+		if (i != 1)
+			assert_int_equal(server.bytes, 4);
+		unsigned calls = server.calls;
+		turns(20);
+		assert_int_equal(server.calls, calls); /* and not over and over */
+		close_pair();
+	}
+	/* closed while that callback is on its way */
+	connect_pair(addr4(0));
+	server.close_me = true;
+	say(client.s, "last");
+	env_sock_close(client.s, false);
+	client.s = NULL;
+	assert_true(turn_until(&server.done, 1000));
+	assert_null(server.s);
+	turns(5);
+	close_pair();
+	unlink(a[2].path);
+}
+
 static void resets(void **state)
 {
 	connect_pair(addr4(0));
@@ -406,10 +452,9 @@ static void nested_sock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(tcp4),	T(tcp6),	  T(unix_socket),
-		T(half_close),	T(resets),	  T(close_in_callback),
-		T(handler),	T(back_pressure), T(no_descriptors),
-		T(nested_sock),
+		T(tcp4),	  T(tcp6),	     T(unix_socket),	   T(half_close),
+		T(short_receive), T(resets),	     T(close_in_callback), T(handler),
+		T(back_pressure), T(no_descriptors), T(nested_sock),
 	};
 	return cmocka_run_group_tests_name("env_sock", tests, NULL, NULL);
 }
