@@ -33,7 +33,8 @@ struct peer_call {
 	void *arg;
 	/* PEER_PULL only: each frame of the stream; @data's reference goes to the callee.  What is
 	 * not given back with peer_frame_done() yet holds up the connection beyond
-	 * PEER_STREAM_MAX. */
+	 * PEER_STREAM_MAX.  A stream that has begun is not begun again when the connection breaks:
+	 * the call ends with -ENOTCONN. */
 	void (*frame)(struct peer_call *c, const struct peer_hdr *h, struct buf *data);
 	/* Handler's side: the connection it came over is void (a newer one opened): it must not be
 	 * queued in the journal any more (DESIGN 5.2). */
@@ -46,15 +47,35 @@ struct peer_call {
 		struct buf *buf;
 		size_t off, len;
 		unsigned crc_nr;
-		bool queued;
+		bool queued; /* not all of it is sent */
+		bool frame;  /* of a stream */
 	} tx;
 	struct cds_list_head node;
 	uint32_t id;
 	void *chan; /* the channel or connection */
 	struct sheep *sheep;
 	size_t stream_held;
+	bool streamed; /* a frame of it was handed over */
 	uint32_t crc_small[4], *crc_mem;
 };
+
+/* Bounds.  What is above one waits in its list or in the socket. */
+#define PEER_DATA_MAX	   SD_DAEMON_BYTES_MAX /* payload of one message */
+#define PEER_FRAME_MAX	   (4u << 20)	       /* one frame of a stream */
+#define PEER_STREAM_MAX	   (8u << 20) /* frames from one peer not given back yet (and one frame) */
+#define PEER_STREAM_QUEUE  (4u << 20) /* frames to one peer not sent yet (and one frame) */
+#define PEER_CALLS_MAX	   1024u      /* calls sent to one peer on one channel; a power of two */
+#define PEER_CONN_REQS_MAX 256u	      /* requests of one connection that are not answered */
+#define PEER_CONN_BYTES_MAX                                                                        \
+	SD_CONN_BYTES_MAX		  /* their payloads (a larger single one is taken alone) */
+#define PEER_CLASS_BYTES_MAX (256u << 20) /* payloads of all peers' requests of one channel */
+/* Handlers of one channel, for all peers together, and for calls to ourselves. */
+#define PEER_DATA_HANDLERS    512u
+#define PEER_CONTROL_HANDLERS 128u
+#define PEER_FORWARD_HANDLERS 256u
+_Static_assert(2 * (PEER_DATA_HANDLERS + PEER_CONTROL_HANDLERS + PEER_FORWARD_HANDLERS) <
+		       SD_REQUESTS_MAX / 2,
+	       "the server has the other half, our own work the rest");
 
 /* Zero a struct peer_call, fill in the request part, then submit.  All of @c but the payload's
  * reference stays the caller's.
