@@ -415,6 +415,14 @@ void co_sched_free(struct co_sched *s)
 	free(s);
 }
 
+void co_sched_drop(struct co_sched *s)
+{
+	while (!cds_list_empty(&s->all))
+		co_release(cds_list_first_entry(&s->all, struct co, all));
+	env_defer_del(s->env, &s->run);
+	co_sched_free(s);
+}
+
 struct env *co_sched_env(struct co_sched *s)
 {
 	return s->env;

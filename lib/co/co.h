@@ -21,6 +21,9 @@ struct co_sched;
 struct co_sched *co_sched_new(struct env *env, unsigned nr_max);
 /* Asserts that no coroutine is left. */
 void co_sched_free(struct co_sched *s);
+/* Give back the stacks of all coroutines as they stand, and free: for the simulator, when a process
+ * is killed.  What the coroutines held is not released. */
+void co_sched_drop(struct co_sched *s);
 struct env *co_sched_env(struct co_sched *s);
 /* Coroutines alive now (a leak check, and statistics). */
 unsigned co_sched_nr(const struct co_sched *s);

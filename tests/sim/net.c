@@ -1,0 +1,518 @@
+/* net.c - the simulated network: streams between addresses, with delay, cuts, resets and half-open
+ * ends.
+ *
+ *  - Bytes of one direction of one connection arrive in order; different connections do not wait
+ * for each other.
+ *  - What was sent before its sender died still arrives.
+ *  - A cut holds bytes back; they arrive when it heals.  A new connection over a cut waits.
+ */
+#include "config.h"
+
+#include "tests/sim/world.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define WINDOW	    (256u << 10)
+#define CUT_RETRY   (5 * MS)
+#define CONNECT_MAX (30 * SEC) /* over a cut that does not heal */
+#define IPS	    64u
+
+enum kind { K_DATA, K_EOF, K_RESET };
+
+struct chunk { /* on its way to a socket */
+	struct cds_list_head node;
+	enum kind kind;
+	uint64_t at;
+	size_t len, used;
+	uint8_t data[];
+};
+
+enum state { S_LISTEN, S_CONNECTING, S_OPEN, S_FAILED };
+
+struct env_sock {
+	struct env *env; /* first: env.h */
+	struct cds_list_head node;
+	struct sim_net *net;
+	struct proc *p;
+	enum state state;
+	struct net_addr local, remote;
+	env_sock_fn fn;
+	void *arg;
+	struct pevent pe;
+	unsigned events;
+	bool pe_set, want_out, eof, reset;
+	int error;
+	/* listeners */
+	struct cds_list_head backlog; /* sockets of ours that nobody has accepted yet */
+	/* streams */
+	struct env_sock *peer;		    /* NULL: that end is gone */
+	struct cds_list_head coming, ready; /* chunks */
+	struct event arrive;
+	uint64_t last_at, give_up;
+	size_t unread; /* bytes in coming and ready */
+};
+
+struct sim_net {
+	struct world *w;
+	struct cds_list_head socks;
+	bool cut[IPS][IPS];
+	uint64_t slow[IPS];
+	uint16_t next_port;
+};
+
+static unsigned ip_idx(uint32_t ip)
+{
+	assert(ip < IPS);
+	return ip;
+}
+
+static uint32_t addr_ip(const struct net_addr *a)
+{
+	return a->ip[15];
+}
+
+static uint64_t latency(struct sim_net *n, uint32_t from, uint32_t to)
+{
+	struct prng *r = &n->w->rnd_net;
+	uint64_t ns = prng_in(r, 20 * US, 200 * US);
+
+	if (from == to)
+		ns /= 4;
+	if (prng_chance(r, 1, 100))
+		ns += prng_in(r, 0, 20 * MS);
+	return ns + n->slow[ip_idx(from)] + n->slow[ip_idx(to)];
+}
+
+/* ---- events of a socket ---- */
+
+static void sock_call(struct pevent *pe)
+{
+	struct env_sock *s = caa_container_of(pe, struct env_sock, pe);
+	unsigned events = s->events;
+
+	s->pe_set = false;
+	s->events = 0;
+	if (s->fn)
+		s->fn(s, events, s->arg);
+}
+
+static void sock_event(struct env_sock *s, unsigned events)
+{
+	s->events |= events;
+	if (s->pe_set)
+		return;
+	s->pe_set = true;
+	s->pe.fn = sock_call;
+	pevent_set(s->p, &s->pe, s->net->w->now + US, "socket");
+}
+
+/* ---- bytes on their way ---- */
+
+static void arm(struct env_sock *s)
+{
+	if (!cds_list_empty(&s->coming))
+		event_set(s->net->w, &s->arrive,
+			  cds_list_first_entry(&s->coming, struct chunk, node)->at);
+}
+
+static void arrived(struct event *ev)
+{
+	struct env_sock *s = caa_container_of(ev, struct env_sock, arrive);
+	struct sim_net *n = s->net;
+	struct chunk *c = cds_list_first_entry(&s->coming, struct chunk, node);
+
+	if (n->cut[ip_idx(addr_ip(&s->remote))][ip_idx(s->p->ip)]) {
+		event_set(n->w, ev, n->w->now + CUT_RETRY);
+		return;
+	}
+	cds_list_del(&c->node);
+	if (c->kind == K_DATA) {
+		fold(n->w, c->data, c->len < 256 ? c->len : 256);
+		cds_list_add_tail(&c->node, &s->ready);
+		sock_event(s, ENV_SOCK_IN);
+	} else {
+		if (c->kind == K_EOF)
+			s->eof = true;
+		else
+			s->reset = true;
+		sock_event(s, ENV_SOCK_IN | (c->kind == K_RESET ? ENV_SOCK_HUP : 0));
+		free(c);
+	}
+	arm(s);
+}
+
+/* To socket @to, behind what is already on its way. */
+static void carry(struct env_sock *to, enum kind kind, const struct iovec *iov, int n, size_t len,
+		  uint64_t extra)
+{
+	struct sim_net *net = to->net;
+	struct proc *before = net->w->running;
+	struct chunk *c;
+	size_t at = 0;
+
+	net->w->running = NULL;
+	c = malloc(sizeof(*c) + len);
+	assert(c);
+	c->kind = kind;
+	c->len = len;
+	c->used = 0;
+	for (int i = 0; i < n && at < len; i++) {
+		size_t k = iov[i].iov_len < len - at ? iov[i].iov_len : len - at;
+		memcpy(c->data + at, iov[i].iov_base, k);
+		at += k;
+	}
+	assert(at == len);
+	c->at = net->w->now + extra + latency(net, addr_ip(&to->remote), to->p->ip);
+	if (c->at <= to->last_at)
+		c->at = to->last_at + 1;
+	to->last_at = c->at;
+	to->unread += len;
+	cds_list_add_tail(&c->node, &to->coming);
+	if (!to->arrive.idx)
+		arm(to);
+	net->w->running = before;
+}
+
+static struct env_sock *sock_new(struct proc *p, enum state state, env_sock_fn fn, void *arg)
+{
+	struct sim_net *n = p->w->net;
+	struct proc *before = p->w->running;
+	struct env_sock *s;
+
+	p->w->running = NULL;
+	s = calloc(1, sizeof(*s));
+	assert(s);
+	s->env = &p->env;
+	s->net = n;
+	s->p = p;
+	s->state = state;
+	s->fn = fn;
+	s->arg = arg;
+	s->arrive.fn = arrived;
+	s->arrive.what = "bytes";
+	CDS_INIT_LIST_HEAD(&s->backlog);
+	CDS_INIT_LIST_HEAD(&s->coming);
+	CDS_INIT_LIST_HEAD(&s->ready);
+	cds_list_add_tail(&s->node, &n->socks);
+	p->w->running = before;
+	return s;
+}
+
+static void chunks_free(struct cds_list_head *list)
+{
+	struct chunk *c, *next;
+
+	cds_list_for_each_entry_safe (c, next, list, node) {
+		cds_list_del(&c->node);
+		free(c);
+	}
+}
+
+/* @how: what the other end gets to see. */
+static void sock_free(struct env_sock *s, enum kind how, uint64_t extra)
+{
+	struct world *w = s->net->w;
+	struct proc *before = w->running;
+	struct env_sock *b, *next;
+
+	w->running = NULL;
+	cds_list_for_each_entry_safe (b, next, &s->backlog, node)
+		sock_free(b, K_RESET, extra);
+	if (s->peer) {
+		s->peer->peer = NULL;
+		if (how == K_RESET && !extra) {
+			chunks_free(&s->peer->coming);
+			event_del(w, &s->peer->arrive);
+		}
+		carry(s->peer, how, NULL, 0, 0, extra);
+	}
+	event_del(w, &s->arrive);
+	if (s->pe_set)
+		pevent_del(&s->pe);
+	chunks_free(&s->coming);
+	chunks_free(&s->ready);
+	cds_list_del(&s->node);
+	free(s);
+	w->running = before;
+}
+
+/* ---- the env's calls ---- */
+
+static struct env_sock *find_listener(struct sim_net *n, const struct net_addr *a)
+{
+	struct env_sock *s;
+
+	cds_list_for_each_entry (s, &n->socks, node)
+		if (s->state == S_LISTEN && s->local.family == a->family &&
+		    s->local.port == a->port &&
+		    (a->family == AF_UNIX ? !strcmp(s->local.path, a->path)
+					  : s->p->ip == addr_ip(a)))
+			return s;
+	return NULL;
+}
+
+int sim_listen(struct env *e, const struct net_addr *a, env_sock_fn fn, void *arg,
+	       struct env_sock **ret)
+{
+	struct proc *p = (struct proc *)e;
+	struct net_addr mine = *a;
+
+	if (a->family == AF_INET6)
+		return -EAFNOSUPPORT;
+	if (a->family == AF_INET) {
+		memset(mine.ip, 0, sizeof(mine.ip));
+		mine.ip[12] = 10;
+		mine.ip[15] = (uint8_t)p->ip;
+	}
+	if (find_listener(p->w->net, &mine))
+		return -EADDRINUSE;
+	*ret = sock_new(p, S_LISTEN, fn, arg);
+	(*ret)->local = mine;
+	return 0;
+}
+
+int sim_accept(struct env_sock *l, env_sock_fn fn, void *arg, struct env_sock **ret,
+	       struct net_addr *peer)
+{
+	struct env_sock *s;
+
+	if (cds_list_empty(&l->backlog))
+		return -EAGAIN;
+	s = cds_list_first_entry(&l->backlog, struct env_sock, node);
+	cds_list_del(&s->node);
+	cds_list_add_tail(&s->node, &l->net->socks);
+	s->fn = fn;
+	s->arg = arg;
+	*peer = s->remote;
+	*ret = s;
+	if (!cds_list_empty(&s->ready) || s->eof || s->reset)
+		sock_event(s, ENV_SOCK_IN);
+	return 0;
+}
+
+/* The first packet reaches the other machine. */
+static void connect_arrives(struct event *ev)
+{
+	struct env_sock *s = caa_container_of(ev, struct env_sock, arrive), *l, *t;
+	struct sim_net *n = s->net;
+	uint32_t to = addr_ip(&s->remote);
+
+	if (n->cut[ip_idx(s->p->ip)][ip_idx(to)] || n->cut[ip_idx(to)][ip_idx(s->p->ip)]) {
+		if (n->w->now < s->give_up) {
+			event_set(n->w, ev, n->w->now + CUT_RETRY);
+			return;
+		}
+		s->error = ETIMEDOUT;
+	}
+	ev->fn = arrived;
+	ev->what = "bytes";
+	l = s->error ? NULL : find_listener(n, &s->remote);
+	if (!l) {
+		s->error = s->error ? s->error : ECONNREFUSED;
+		s->state = S_FAILED;
+		sock_event(s, ENV_SOCK_HUP);
+		return;
+	}
+	t = sock_new(l->p, S_OPEN, NULL, NULL);
+	t->local = s->remote;
+	t->remote = s->local;
+	cds_list_del(&t->node);
+	cds_list_add_tail(&t->node, &l->backlog);
+	t->peer = s;
+	s->peer = t;
+	s->state = S_OPEN;
+	sock_event(l, ENV_SOCK_IN);
+	sock_event(s, ENV_SOCK_OUT);
+}
+
+int sim_connect(struct env *e, const struct net_addr *a, env_sock_fn fn, void *arg,
+		struct env_sock **ret)
+{
+	struct proc *p = (struct proc *)e;
+	struct sim_net *n = p->w->net;
+	struct env_sock *s = sock_new(p, S_CONNECTING, fn, arg);
+
+	s->remote = *a;
+	s->local = (struct net_addr){.family = a->family, .port = ++n->next_port};
+	s->local.ip[12] = 10;
+	s->local.ip[15] = (uint8_t)p->ip;
+	s->give_up = n->w->now + CONNECT_MAX;
+	s->arrive.fn = connect_arrives;
+	s->arrive.what = "connect";
+	event_set(n->w, &s->arrive, n->w->now + latency(n, p->ip, addr_ip(a)));
+	*ret = s;
+	return 0;
+}
+
+ssize_t sim_recv(struct env_sock *s, const struct iovec *iov, int n)
+{
+	struct world *w = s->net->w;
+	ssize_t got = 0;
+	size_t in = 0;
+	bool full = s->unread >= WINDOW;
+
+	for (int i = 0; i < n && !cds_list_empty(&s->ready);) {
+		struct chunk *c = cds_list_first_entry(&s->ready, struct chunk, node);
+		size_t k = c->len - c->used;
+		if (k > iov[i].iov_len - in)
+			k = iov[i].iov_len - in;
+		memcpy((uint8_t *)iov[i].iov_base + in, c->data + c->used, k);
+		c->used += k;
+		in += k;
+		got += (ssize_t)k;
+		s->unread -= k;
+		if (c->used == c->len) {
+			struct proc *before = w->running;
+			w->running = NULL;
+			cds_list_del(&c->node);
+			free(c);
+			w->running = before;
+		}
+		if (in == iov[i].iov_len) {
+			i++;
+			in = 0;
+		}
+	}
+	if (full && s->unread < WINDOW && s->peer && s->peer->want_out) {
+		s->peer->want_out = false;
+		sock_event(s->peer, ENV_SOCK_OUT);
+	}
+	if (got)
+		return got;
+	if (s->reset)
+		return -ECONNRESET;
+	if (s->eof)
+		return 0;
+	return s->state == S_FAILED ? -s->error : -EAGAIN;
+}
+
+ssize_t sim_send(struct env_sock *s, const struct iovec *iov, int n)
+{
+	size_t len = 0;
+
+	if (s->state == S_FAILED)
+		return -s->error;
+	if (s->state == S_CONNECTING)
+		return -EAGAIN;
+	if (s->reset || !s->peer)
+		return s->reset ? -ECONNRESET : -EPIPE;
+	for (int i = 0; i < n; i++)
+		len += iov[i].iov_len;
+	if (s->peer->unread >= WINDOW) {
+		s->want_out = true;
+		return -EAGAIN;
+	}
+	if (len > WINDOW - s->peer->unread)
+		len = WINDOW - s->peer->unread;
+	/* now and then the kernel takes less than it is given */
+	if (len > 1 && prng_chance(&s->net->w->rnd_net, 1, 50))
+		len = (size_t)prng_in(&s->net->w->rnd_net, 1, len);
+	if (len)
+		carry(s->peer, K_DATA, iov, n, len, 0);
+	return (ssize_t)len;
+}
+
+void sim_sock_handler(struct env_sock *s, env_sock_fn fn, void *arg)
+{
+	s->fn = fn;
+	s->arg = arg;
+}
+
+int sim_sock_error(struct env_sock *s)
+{
+	return s->error ? s->error : s->reset ? ECONNRESET : 0;
+}
+
+int sim_sock_name(struct env_sock *s, struct net_addr *ret)
+{
+	*ret = s->local;
+	return 0;
+}
+
+void sim_sock_close(struct env_sock *s, bool reset)
+{
+	sock_free(s, reset ? K_RESET : K_EOF, 0);
+}
+
+/* ---- deaths and faults ---- */
+
+void net_proc_died(struct sim_net *n, struct proc *p)
+{
+	struct env_sock *s, *next;
+	bool again = true;
+
+	while (again) { /* a listener takes its backlog along */
+		again = false;
+		cds_list_for_each_entry_safe (s, next, &n->socks, node)
+			if (s->p == p) {
+				/* A machine without power says nothing; its peers find out late. */
+				sock_free(s, p->power_lost ? K_RESET : K_EOF,
+					  p->power_lost ? prng_in(&n->w->rnd_net, MS, 2 * SEC) : 0);
+				again = true;
+				break;
+			}
+	}
+}
+
+void net_cut(struct sim_net *n, uint32_t a, uint32_t b, bool cut)
+{
+	n->cut[ip_idx(a)][ip_idx(b)] = cut;
+}
+
+bool net_is_cut(struct sim_net *n, uint32_t a, uint32_t b)
+{
+	return n->cut[ip_idx(a)][ip_idx(b)];
+}
+
+void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns)
+{
+	n->slow[ip_idx(ip)] = extra_ns;
+}
+
+void net_heal(struct sim_net *n)
+{
+	memset(n->cut, 0, sizeof(n->cut));
+	memset(n->slow, 0, sizeof(n->slow));
+}
+
+bool net_reset_one(struct sim_net *n, uint32_t ip, struct prng *r)
+{
+	struct env_sock *s, *pick = NULL;
+	unsigned nr = 0;
+
+	cds_list_for_each_entry (s, &n->socks, node)
+		if (s->state == S_OPEN && s->peer && s->p->ip == ip && prng_in(r, 0, nr++) == 0)
+			pick = s;
+	if (!pick)
+		return false;
+	/* Both ends see it; what was on its way is lost, in the middle of a message as like as not.
+	 */
+	for (int i = 0; i < 2; i++, pick = s) {
+		s = pick->peer;
+		chunks_free(&pick->coming);
+		event_del(n->w, &pick->arrive);
+		pick->reset = true;
+		sock_event(pick, ENV_SOCK_IN | ENV_SOCK_HUP);
+	}
+	return true;
+}
+
+struct sim_net *net_new(struct world *w)
+{
+	struct sim_net *n = calloc(1, sizeof(*n));
+
+	assert(n);
+	n->w = w;
+	CDS_INIT_LIST_HEAD(&n->socks);
+	return n;
+}
+
+void net_free(struct sim_net *n)
+{
+	assert(cds_list_empty(&n->socks));
+	free(n);
+}

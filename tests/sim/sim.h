@@ -1,0 +1,78 @@
+/* sim.h - the simulated cluster: nodes with the daemon's own code, clients, the phases of a run,
+ * the checkers. */
+#ifndef TESTS_SIM_SIM_H
+#define TESTS_SIM_SIM_H
+
+#include "include/sheepdog/limits.h"
+#include "sheep/cluster/driver.h"
+#include "sheep/sheep.h"
+#include "tests/sim/world.h"
+
+/* ---- bus (bus.c) ---- */
+extern const struct bus_driver bus_sim;
+struct death;
+struct sim_bus *bus_new(struct world *w);
+void bus_destroy(struct sim_bus *sb);
+/* The members find out after a while; what it had sent is ordered, or not. */
+void bus_proc_died(struct sim_bus *sb, struct proc *p);
+void sim_bus_schedule_death(struct sim_bus *sb, struct death *d, uint64_t after);
+
+/* ---- nodes (node.c): a machine, its disk and the daemon on it ---- */
+
+struct node {
+	struct world *w;
+	unsigned idx;
+	char name[16];
+	uint32_t ip;
+	struct sim_disk *disk;
+	uint8_t boot_id[16];
+	struct proc *p; /* NULL: no daemon runs */
+	struct sheep *sh;
+	struct sheep_conf conf;
+	struct event end; /* the daemon said that it has stopped */
+	bool starting, started, stopping;
+	int start_result;
+	uint64_t nr_starts;
+};
+
+void node_init(struct node *n, struct world *w, unsigned idx, uint64_t disk_size);
+void node_done(struct node *n);
+void node_start(struct node *n);
+void node_kill(struct node *n);
+void node_power_cut(struct node *n); /* kills it too */
+void node_stop(struct node *n);	     /* SIGTERM */
+
+/* ---- logs (log.c): what a daemon logs is part of the story; instead of lib/base/log.c ---- */
+
+struct log *sim_log_new(struct world *w, const char *name);
+
+/* ---- clients (client.c) ---- */
+
+struct sim_shape { /* drawn from the seed */
+	unsigned nr_nodes, copies, nr_clients, shift, nr_objects, blocks, depth;
+	bool discards, cached, shared;
+	uint64_t fault_ns; /* how long faults go on */
+};
+
+struct history;
+struct sd_cluster;
+struct sd_vdi;
+struct client {
+	struct world *w;
+	char name[16], gateways[256], volume[32];
+	const struct sim_shape *shape;
+	struct history *h;
+	struct proc *p;
+	struct co_sched *sched;
+	struct sd_cluster *sd;
+	struct sd_vdi *v;
+	unsigned depth, in_flight;
+	bool cached, stop, finished;
+	uint64_t nr_ops, longest;
+};
+
+void client_start(struct client *c, struct world *w, const char *name, uint32_t ip);
+/* Its process ends: in an orderly way when it is finished. */
+void client_end(struct client *c);
+
+#endif
