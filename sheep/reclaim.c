@@ -176,11 +176,17 @@ static int reclaim_owned(struct gw_op *op, struct gw_vdi *v)
 					.seq = UINT64_MAX,
 					.background = true};
 		r = objs_remove(&rm); /* ~ */
+		nr += rm.nr_removed;
 	}
 	if (!r)
 		r = owner_flush(op, v); /* ~ the removals are durable before we say so */
-	if (!r && cluster_do(gw->sh->cluster, &cmd) < 0) /* ~ */
-		r = -EAGAIN;
+	if (!r && !v->gone) {
+		v->state = GV_RELEASING;		   /* the command takes it from us */
+		if (cluster_do(gw->sh->cluster, &cmd) < 0) /* ~ */
+			r = -EAGAIN;
+		if (r && !v->gone)
+			v->state = GV_OWNED;
+	}
 	if (!r)
 		log_info(gw->sh->log, "VDI %06x is reclaimed: %u objects removed", v->vid, nr);
 	return r;
