@@ -226,7 +226,10 @@ uint32_t op_cluster_info(struct request *rq)
 		info->nr_nodes = v->nr;
 		info->epoch = cluster_epoch(rq->sh->cluster);
 		info->ctime = p->ctime;
-		info->flags = p->flags;
+		/* Before format: how this node was started is what dog compares its -V with. */
+		info->flags = p->ctime			   ? p->flags
+			      : rq->sh->conf->fixed_vnodes ? 0
+							   : SD_CLUSTER_AUTO_VNODES;
 		info->nr_copies = p->copies;
 		info->copy_policy = p->copy_policy;
 		info->status = status[cluster_status(rq->sh->cluster)];
@@ -481,5 +484,9 @@ uint32_t op_stat_recovery(struct request *rq)
 {
 	struct sd_recovery_state *st = request_reply(rq, sizeof(*st));
 
-	return st ? SD_RES_SUCCESS : SD_RES_BUFFER_SMALL;
+	if (!st)
+		return SD_RES_BUFFER_SMALL;
+	st->in_recovery = !sync_at_rest(rq->sh);
+	st->state = st->in_recovery; /* "recovering" */
+	return SD_RES_SUCCESS;
 }

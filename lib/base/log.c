@@ -508,7 +508,7 @@ void log_crash_dump(struct log *l, int signo)
 	sigaddset(&set, SIGALRM);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	unsigned before = alarm(CRASH_SECONDS);
-	int n = snprintf(head, sizeof(head), "%s crashed by signal %d, backtrace:\n",
+	int n = snprintf(head, sizeof(head), "%s exits unexpectedly (signal %d), backtrace:\n",
 			 l ? l->program : "sheep", signo);
 	write_all(fd, head, (size_t)n < sizeof(head) ? (size_t)n : sizeof(head) - 1);
 	backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), fd);

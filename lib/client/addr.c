@@ -41,16 +41,20 @@ static void from_sockaddr(const struct sockaddr *sa, uint16_t port, struct gatew
 static int resolve(const char *host, uint16_t port, struct gateway *gw, int max)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list, *ai;
-	struct sockaddr_in in4 = {.sin_family = AF_INET};
-	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+	union { /* one object of the larger size: from_sockaddr() looks at the family first */
+		struct sockaddr sa;
+		struct sockaddr_in in4;
+		struct sockaddr_in6 in6;
+	} u = {.in6 = {.sin6_family = AF_INET6}};
 	int n = 0;
 
-	if (inet_pton(AF_INET, host, &in4.sin_addr) == 1) {
-		from_sockaddr((struct sockaddr *)&in4, port, gw);
+	if (inet_pton(AF_INET6, host, &u.in6.sin6_addr) == 1) {
+		from_sockaddr(&u.sa, port, gw);
 		return 1;
 	}
-	if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1) {
-		from_sockaddr((struct sockaddr *)&in6, port, gw);
+	u.in4.sin_family = AF_INET;
+	if (inet_pton(AF_INET, host, &u.in4.sin_addr) == 1) {
+		from_sockaddr(&u.sa, port, gw);
 		return 1;
 	}
 	int r = getaddrinfo(host, NULL, &hints, &list);

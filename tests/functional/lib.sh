@@ -7,7 +7,7 @@ set -u
 src=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=${SHEEP_BUILD:-$PWD}
 [ -x "$build/sheep/sheep" ] || { echo "no sheep in $build: run make there, or set SHEEP_BUILD" >&2; exit 99; }
-export PATH="$build/sheep:$build/dog:$build/qemu:$PATH"
+export PATH="$build/sheep:$build/dog:$build/qemu:$build/tests/functional:$PATH"
 export LD_LIBRARY_PATH="$build/.libs:$build/lib/client/.libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=1} UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 T=$(mktemp -d "${SHEEP_TEST_DIR:-/tmp}/sheep-$(basename "$0" .sh).XXXXXX")
@@ -23,6 +23,10 @@ fail() {
 skip() {
 	echo "SKIP: $*"
 	exit 77
+}
+
+requires_qemu() {
+	[ -x "$build/qemu/qemu-img" ] || fail "no QEMU driver in $build: configure it --with-qemu-headers=DIR"
 }
 
 port() { echo $((base + $1)); }

@@ -398,7 +398,7 @@ static void crash(void **state)
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 	size_t len;
 	char *text = slurp(log, NULL);
-	char *head = strstr(text, "sheep crashed by signal 6, backtrace:\n");
+	char *head = strstr(text, "sheep exits unexpectedly (signal 6), backtrace:\n");
 	assert_non_null(head);
 	assert_non_null(strstr(head, "test_log")); /* frames of this program */
 	free(text);
