@@ -14,7 +14,8 @@
  * Errors are negative: -errno for the transport and for wrong arguments (-ETIMEDOUT, -ECONNREFUSED,
  * -ENOMEM, -EINVAL...) and -(SD_ERR_BASE + code) for a result of the cluster (codes:
  * sheepdog/result.h); sd_strerror() explains both.  After -ETIMEDOUT or -ECANCELED a change may or
- * may not have been carried out, but it will not be any more once a later request was answered.
+ * may not have been carried out; it will not be any more once a later request to the same place was
+ * answered.
  *
  * Two clients that have one volume open for writing at once (clusters without locks allow it) see
  * each other's data, but a client may read as zeros what another one wrote into a hole after it

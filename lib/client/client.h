@@ -114,8 +114,8 @@ struct conn {
 	struct rq *rx; /* whose payload is being received */
 	size_t rx_got, rx_left;
 	size_t scratch_len;
-	uint64_t replies;  /* complete ones */
-	uint64_t progress; /* sends and receives that moved something */
+	uint64_t replies;	  /* complete ones */
+	uint64_t received, moved; /* receives; those and sends */
 	uint8_t *scratch, *zeros;
 	struct env_defer tx;
 };
@@ -189,8 +189,8 @@ struct sd_cluster {
 	unsigned refused; /* of these the last ones that failed at once */
 	bool ever;	  /* a gateway has answered */
 	bool closing;
-	uint64_t served; /* conn.replies when the connection began */
-	uint64_t seen;	 /* conn.progress when the link timer last looked */
+	uint64_t served;	  /* conn.replies when the connection began */
+	uint64_t received, moved; /* of the connection when the link timer last looked */
 	unsigned timeout_ms, connect_timeout_ms;
 	struct cds_list_head jobs;
 	struct env_timer job_timer;
@@ -211,7 +211,7 @@ struct sd_cluster {
  * calls call @wait(arg), which returns after callbacks of the env may have run (a coroutine's
  * park).  -errno. */
 int client_open_on(struct env *env, void (*wait)(void *arg), void *arg, const char *gateways,
-		       struct sd_cluster **ret);
+		   struct sd_cluster **ret);
 
 void job_start(struct sd_cluster *c, struct job *j);
 void job_end(struct job *j);
@@ -283,8 +283,6 @@ void io_pools_free(struct sd_cluster *c);
 void io_vdi_init(struct sd_vdi *v);
 /* The load is over: what was held goes on. */
 void io_loaded(struct sd_vdi *v, int err);
-/* Forget index writes that nobody waits for. */
-void io_vdi_stop(struct sd_vdi *v);
 void io_set_entry(struct sd_vdi *v, uint32_t idx, uint32_t vid);
 
 #endif

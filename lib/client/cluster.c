@@ -22,7 +22,7 @@
 #define CONNECT_NS	(1000 * MSEC) /* one attempt, when there are others to try */
 #define CONNECT_LONE_NS (5000 * MSEC) /* one attempt, when there are none */
 #define HELLO_NS	(1000 * MSEC)
-#define ALIVE_NS	(1000 * MSEC) /* silent for so long: asked; once more: left */
+#define ALIVE_NS	(700 * MSEC) /* silent for so long: asked; once more: left (2.1 s at most) */
 #define BACKOFF_NS	(50 * MSEC)
 #define BACKOFF_MAX_NS	(1000 * MSEC)
 #define PASS_NS		(100 * MSEC)
@@ -280,22 +280,27 @@ static void on_ping(struct rq *rq, int err)
 {
 }
 
-/* The gateway has unanswered requests: has it said anything since the last look? */
+/* The gateway has unanswered requests: has anything moved since the last look?  If not it is asked,
+ * and must say something until the next. */
 static void link_look(struct sd_cluster *c)
 {
-	if (!conn_inflight(&c->conn))
+	struct conn *k = &c->conn;
+	bool asked = c->ping.place != RQ_IDLE, heard = c->received != k->received;
+
+	if (!conn_inflight(k))
 		return; /* armed again with the next request */
-	if (c->seen == c->conn.progress) {
-		if (c->ping.place != RQ_IDLE) {
-			link_failed(c, -ETIMEDOUT, "get an answer from %s: %s");
-			return;
-		}
-		conn_add_first(&c->conn, &c->ping);
-		conn_kick(&c->conn);
-	} else {
-		c->fails = 0;
+	if (asked && !heard) {
+		link_failed(c, -ETIMEDOUT, "get an answer from %s: %s");
+		return;
 	}
-	c->seen = c->conn.progress;
+	if (heard)
+		c->fails = 0;
+	if (!asked && c->moved == k->moved) {
+		conn_add_first(k, &c->ping);
+		conn_kick(k);
+	}
+	c->received = k->received;
+	c->moved = k->moved;
 	link_timer_set(c, ALIVE_NS);
 }
 
@@ -325,6 +330,8 @@ static void on_leave(struct env_defer *d)
 /* Something was queued. */
 static void cluster_kick(struct sd_cluster *c)
 {
+	if (c->closing)
+		return;
 	if (c->state == LINK_IDLE && !cds_list_empty(&c->conn.queue))
 		link_try(c);
 	if (c->state != LINK_UP)
@@ -794,7 +801,7 @@ static void cluster_init(struct sd_cluster *c, struct env *env)
 }
 
 int client_open_on(struct env *env, void (*wait)(void *arg), void *arg, const char *gateways,
-		       struct sd_cluster **ret)
+		   struct sd_cluster **ret)
 {
 	struct sd_cluster *c = calloc(1, sizeof(*c));
 	int r = c ? gateways_parse(gateways, c->gw) : -ENOMEM;

@@ -201,7 +201,7 @@ void conn_flush(struct conn *k)
 			return;
 		}
 		unsigned number = k->number;
-		k->progress++;
+		k->moved++;
 		conn_sent(k, (size_t)n);
 		if (k->number != number)
 			return;
@@ -339,7 +339,8 @@ static void conn_input(struct conn *k)
 			k->ops->lost(k, n ? (int)n : -ECONNRESET, NULL);
 			return;
 		}
-		k->progress++;
+		k->received++;
+		k->moved++;
 		direct = (size_t)n < want ? (size_t)n : want;
 		k->rx_got += direct;
 		k->rx_left -= direct;

@@ -39,9 +39,10 @@ struct part {
 	uint32_t idx, off, len;
 	uint32_t vid, entry; /* when it was sent */
 	enum part_state state;
-	bool drop;  /* of OP_ZERO and OP_DISCARD */
-	bool owner; /* the object is busy with this part */
-	bool used;  /* op->first */
+	struct batch *batch; /* PART_BATCH */
+	bool drop;	     /* of OP_ZERO and OP_DISCARD */
+	bool owner;	     /* the object is busy with this part */
+	bool used;	     /* op->first */
 	uint8_t reloads;
 };
 
@@ -586,6 +587,7 @@ static void batch_make(struct sd_vdi *v, struct part **p, uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		b->value[i] = p[i]->drop ? 0 : v->vid;
 		p[i]->state = PART_BATCH;
+		p[i]->batch = b;
 		cds_list_add_tail(&p[i]->node, &b->parts);
 	}
 	batch_send(b);
@@ -647,16 +649,31 @@ void io_loaded(struct sd_vdi *v, int err)
 
 /* ---- stop ---- */
 
+/* Nobody wants this index write any more.  What the cluster has made of it must be seen anew. */
+static void batch_cancel(struct batch *b)
+{
+	struct sd_vdi *v = b->v;
+
+	cluster_cancel(v->c, &b->rq);
+	cds_list_del(&b->node);
+	vdi_load(v);
+	for (uint32_t i = 0; i < b->n; i++)
+		unbusy(v, b->first + i);
+	free(b);
+}
+
 static void part_stop(struct part *p, int err)
 {
-	switch (p->state) {
-	case PART_NEW: break;
-	case PART_SENT: cluster_cancel(p->op->v->c, &p->rq); break;
-	case PART_BATCH:
-		p->owner = false; /* the batch goes on, and keeps the object busy */
+	struct batch *b = p->batch;
+
+	if (p->state == PART_SENT)
+		cluster_cancel(p->op->v->c, &p->rq);
+	else if (p->state != PART_NEW)
 		cds_list_del(&p->node);
-		break;
-	default: cds_list_del(&p->node); break;
+	if (p->state == PART_BATCH) {
+		p->owner = false; /* the objects are the batch's, which goes on for others */
+		if (cds_list_empty(&b->parts))
+			batch_cancel(b);
 	}
 	p->state = PART_NEW;
 	part_end(p, err);
@@ -672,17 +689,6 @@ static void op_stop(struct job *j, int err)
 	while (!cds_list_empty(&op->parts))
 		part_stop(cds_list_first_entry(&op->parts, struct part, op_node), err);
 	op_over(op);
-}
-
-void io_vdi_stop(struct sd_vdi *v)
-{
-	while (!cds_list_empty(&v->batches)) {
-		struct batch *b = cds_list_first_entry(&v->batches, struct batch, node);
-		assert(cds_list_empty(&b->parts));
-		cluster_cancel(v->c, &b->rq);
-		cds_list_del(&b->node);
-		free(b);
-	}
 }
 
 void io_vdi_init(struct sd_vdi *v)

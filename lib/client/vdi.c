@@ -82,7 +82,7 @@ void vdi_load_next(struct sd_vdi *v)
 
 void vdi_load(struct sd_vdi *v)
 {
-	if (v->load != LOAD_NO)
+	if (v->load != LOAD_NO || v->c->closing)
 		return;
 	v->load = LOAD_WANTED;
 	vdi_load_next(v);
@@ -233,6 +233,7 @@ static int vdi_release(struct sd_vdi *v)
 
 static void vdi_free(struct sd_vdi *v)
 {
+	assert(!v->nr_ops && cds_list_empty(&v->batches) && cds_list_empty(&v->held));
 	cds_list_del(&v->node);
 	env_defer_del(v->c->env, &v->index_defer);
 	free(v->index);
@@ -283,7 +284,6 @@ int sd_vdi_close(struct sd_vdi *v)
 	while (v->nr_ops)
 		cluster_pump(c);
 	r = sd_flush(v);
-	io_vdi_stop(v);
 	if (v->load != LOAD_NO) {
 		cluster_cancel(c, &v->load_rq);
 		free(v->load_index);
