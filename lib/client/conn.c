@@ -330,8 +330,10 @@ static void conn_input(struct conn *k)
 
 	while (k->number == number && k->up) {
 		struct iovec iov[CONN_RX_IOV + 1];
-		size_t want, direct;
+		size_t want, direct, room = 0;
 		int nr = rx_iov(k, iov, &want);
+		for (int i = 0; i < nr; i++)
+			room += iov[i].iov_len;
 		ssize_t n = env_recv(k->sock, iov, nr);
 		if (n == -EAGAIN)
 			return;
@@ -350,8 +352,8 @@ static void conn_input(struct conn *k)
 				return;
 		}
 		k->scratch_len += (size_t)n - direct;
-		if (!conn_parse(k))
-			return;
+		if (!conn_parse(k) || (size_t)n < room)
+			return; /* a short count: that was all */
 	}
 }
 
