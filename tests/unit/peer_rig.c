@@ -656,6 +656,15 @@ uint32_t raw_hello(struct rig *r, struct raw *w, const struct peer_hello *h)
 	return rsp.result;
 }
 
+void hello_ok(struct rig *r, struct raw *w, unsigned as, uint32_t conn_nr)
+{
+	struct peer_hello h;
+
+	raw_open(r, w, 0);
+	raw_hello_of(r, as, 0, PEER_CH_DATA, conn_nr, &h);
+	assert_int_equal(raw_hello(r, w, &h), SD_RES_SUCCESS);
+}
+
 void raw_write(struct rig *r, struct raw *w, uint64_t oid, uint64_t seq, size_t len)
 {
 	struct peer_hdr h = {.magic = PEER_MAGIC,

@@ -122,6 +122,8 @@ void await(struct tcall *t);
 void raw_open(struct rig *r, struct raw *w, unsigned to);
 void raw_hello_of(struct rig *r, unsigned as, unsigned to, unsigned ch, uint32_t conn_nr,
 		  struct peer_hello *h);
+/* To node 0, data channel; it is accepted. */
+void hello_ok(struct rig *r, struct raw *w, unsigned as, uint32_t conn_nr);
 uint32_t raw_hello(struct rig *r, struct raw *w, const struct peer_hello *h);
 void raw_send(struct rig *r, struct raw *w, const void *data, size_t len);
 void raw_write(struct rig *r, struct raw *w, uint64_t oid, uint64_t seq, size_t len);
