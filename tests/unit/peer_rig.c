@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #include "lib/base/crc.h"
-#include "peer_rig.h"
+#include "tests/unit/peer_rig.h"
 
 #define PORT_FIRST 31100u
 #define PORT_LAST  31199u

@@ -8,8 +8,8 @@
 
 #include "lib/base/crc.h"
 #include "lib/base/util.h"
-#include "peer_rig.h"
-#include "peer_tests.h"
+#include "tests/unit/peer_rig.h"
+#include "tests/unit/peer_tests.h"
 
 #define NR(a) (sizeof(a) / sizeof((a)[0]))
 
