@@ -1,4 +1,6 @@
 /* node.c - dog node list|info|kill|stat|log (cli.md 2.5). */
+#include "config.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -259,14 +261,89 @@ static int node_stat(struct dog *d)
 	}
 }
 
+/* ---- recovery ---- */
+
+static int get_recovery(struct dog *d, unsigned i, struct sd_recovery_state *st)
+{
+	struct sd_req req = {.opcode = SD_OP_STAT_RECOVERY, .data_length = sizeof(*st)};
+	struct sd_rsp rsp;
+	size_t len = sizeof(*st);
+	char b[32], a[64];
+
+	*st = (struct sd_recovery_state){0};
+	if (dog_req_to(d, &d->nodes[i], &req, st, &len, &rsp) < 0)
+		return EXIT_SYSTEM;
+	if (rsp.result) {
+		dog_err("Failed to get the recovery state of %s: %s", node_addr(&d->nodes[i], a),
+			reason(rsp.result, b));
+		return EXIT_FAILED;
+	}
+	return EXIT_OK;
+}
+
+static void print_recovery(struct dog *d, unsigned i, const struct sd_recovery_state *st)
+{
+	const struct sd_node *n = &d->nodes[i];
+	double part = st->total ? 100.0 * (double)st->done / (double)st->total : 0;
+	char a[64];
+
+	if (d->raw)
+		printf("%u %s %u %u %llu %llu\n", i, node_addr(n, a), n->nr_vnodes, n->zone,
+		       (unsigned long long)st->done, (unsigned long long)st->total);
+	else
+		printf("%4u   %-20s%5u%11u%11.1f%%\n", i, node_addr(n, a), n->nr_vnodes, n->zone,
+		       part);
+}
+
+/* Only nodes whose objects are not all in sync are listed. */
+static int node_recovery(struct dog *d)
+{
+	json_t *rows = d->json ? json_array() : NULL;
+	struct sd_recovery_state st;
+	int r;
+
+	if (d->argc && strcmp(d->argv[0], "info")) {
+		dog_err("dog node recovery %s is not supported yet", d->argv[0]);
+		return EXIT_FAILED;
+	}
+	r = dog_nodes(d);
+	if (!r && !d->raw && !d->json)
+		printf("Nodes In Recovery:\n  Id   Host:Port         V-Nodes       Zone       "
+		       "Progress\n");
+	for (unsigned i = 0; !r && i < d->nr_nodes; i++) {
+		char a[64];
+		r = get_recovery(d, i, &st);
+		if (r || !st.in_recovery)
+			continue;
+		if (rows)
+			json_array_append_new(rows, json_pack("{s:i, s:s, s:I, s:I}", "id", (int)i,
+							      "address", node_addr(&d->nodes[i], a),
+							      "done", (json_int_t)st.done, "total",
+							      (json_int_t)st.total));
+		else
+			print_recovery(d, i, &st);
+	}
+	if (r)
+		json_decref(rows);
+	return r ? r : rows ? print_json(rows) : EXIT_OK;
+}
+
+/* ---- log level ---- */
+
 static const char *const level_names[] = {"emerg",   "alert",  "crit", "err",
 					  "warning", "notice", "info", "debug"};
 
-static int log_level_list(void)
+static int log_level_list(struct dog *d)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(level_names); i++)
-		dog_err("%s\t(%zu)", level_names[i], i);
-	return EXIT_OK;
+	json_t *rows = d->json ? json_array() : NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(level_names); i++) {
+		if (d->json)
+			json_array_append_new(rows, json_pack("{s:s, s:i}", "name", level_names[i],
+							      "level", (int)i));
+		else
+			dog_err("%s\t(%zu)", level_names[i], i);
+	}
+	return d->json ? print_json(rows) : EXIT_OK;
 }
 
 static int log_level_get(struct dog *d)
@@ -301,7 +378,8 @@ static int log_level_set(struct dog *d, const char *name)
 		level++;
 	if (level == (int32_t)ARRAY_SIZE(level_names)) {
 		dog_err("Invalid log level '%s'; the levels are:", name);
-		log_level_list();
+		d->json = false;
+		log_level_list(d);
 		return -1;
 	}
 	if (dog_req(d, &req, &level, NULL, NULL, &rsp) < 0)
@@ -321,7 +399,7 @@ static int node_log_level(struct dog *d)
 	if (!strcmp(verb, "get") && d->argc == 1)
 		return log_level_get(d);
 	if (!strcmp(verb, "list") && d->argc == 1)
-		return log_level_list();
+		return log_level_list(d);
 	dog_err("Please specify set LEVEL, get or list");
 	return dog_usage(d);
 }
@@ -334,6 +412,8 @@ static const struct subcommand node_subs[] = {
 	{"info", "", "show information about each node", "aprhT", true, 0, 0, NULL, node_info},
 	{"kill", "<node id>", "kill node", "aphTL", false, 0, 1, NULL, node_kill},
 	{"stat", "", "show stat information about the node", "aprwhT", true, 0, 0, NULL, node_stat},
+	{"recovery", "[info]", "show nodes that are not in sync yet", "aprhT", true, 0, 3, NULL,
+	 node_recovery},
 	{"log", "set LEVEL|get|list", "show or set the log level of the node", "aphT", true, 1, 3,
 	 log_nested, NULL},
 	{0},

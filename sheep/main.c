@@ -38,6 +38,7 @@ struct process {
 	int start_fd; /* pipe to the process that waits for our start; -1: none */
 	int pid_fd;
 	char *start_msg;
+	uint8_t alt_stack[ALT_STACK]; /* of the crash handler, for as long as the process lives */
 	bool start_failed;
 };
 
@@ -52,15 +53,15 @@ static void on_crash(int signo)
 	raise(signo); /* SA_RESETHAND: the default action, with its core and status */
 }
 
-static int install_crash_handler(void)
+static int install_crash_handler(struct process *p)
 {
 	static const int signals[] = {SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGQUIT};
 	/* Coroutine stacks are small, and one of them may be what overflowed. */
-	stack_t st = {.ss_sp = malloc(ALT_STACK), .ss_size = ALT_STACK};
+	stack_t st = {.ss_sp = p->alt_stack, .ss_size = sizeof(p->alt_stack)};
 	struct sigaction sa = {.sa_handler = on_crash,
 			       .sa_flags = SA_ONSTACK | SA_RESETHAND | SA_NODEFER};
 
-	if (!st.ss_sp || sigaltstack(&st, NULL) < 0)
+	if (sigaltstack(&st, NULL) < 0)
 		return -1;
 	sigemptyset(&sa.sa_mask);
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
@@ -283,7 +284,7 @@ static int open_env(struct process *p)
 	struct env_linux_conf conf = {.nr_workers = NR_WORKERS, .aio_depth = AIO_DEPTH};
 	int r = env_linux_new(&conf, &p->env);
 
-	if (r == 0 && (watch_signals(p) < 0 || install_crash_handler() < 0))
+	if (r == 0 && (watch_signals(p) < 0 || install_crash_handler(p) < 0))
 		r = -errno;
 	if (r == 0) {
 		p->sh.sched = co_sched_new(p->env, SD_REQUESTS_MAX);
@@ -343,6 +344,7 @@ int main(int argc, char **argv)
 		free(p->start_msg);
 	}
 	options_done(&p->opt);
+	sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
 	free(p);
 	return status;
 }

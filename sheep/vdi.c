@@ -70,6 +70,8 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
 	v->min_epoch = cluster_epoch(c);
 	v->copies = t->copies;
 	v->shift = t->shift;
+	log_info(v->gw->sh->log, "this node is owner of VDI %06x, generation %llu%s", v->vid,
+		 (unsigned long long)gen, dirty ? ", dirty: objects are compared first" : "");
 	v->flush_all = true; /* WHY B5: the first flush of a generation goes to all */
 	v->index_cached = true;
 	co_cond_broadcast(&v->gw->changed);

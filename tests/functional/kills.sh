@@ -14,7 +14,7 @@ dog vdi create -P V 512M || fail "create"
 
 owner_of() { # node index of V's owner: the newest claim in all logs
 	local i
-	for i in 0 1 2; do grep -h " owner of VDI $vid " "$T/s$i/sheep.log" | sed "s/^.*generation \([0-9]*\).*$/\1 $i/"; done |
+	for i in 0 1 2; do grep -h "this node is owner of VDI $vid, generation" "$T/s$i/sheep.log" | sed "s/^.*generation \([0-9]*\).*$/\1 $i/"; done |
 		sort -n | tail -1 | cut -d' ' -f2
 }
 active() { dog node stat -r -p "$(port "$1")" 2>/dev/null | head -1 | cut -f1; }
@@ -25,7 +25,7 @@ unread() {
 	hex=$(printf ':%04X' "$(port "$1")")
 	awk -v p="$hex" '$2 ~ p "$" && $4 == "01" { split($5, q, ":"); if (q[2] != "00000000") n++ } END { print n + 0 }' /proc/net/tcp
 }
-vid=$(dog vdi list -r V | cut -d' ' -f8)
+vid=$(printf %06x 0x"$(dog vdi list -r V | cut -d' ' -f8)")
 gw() { echo "127.0.0.1:$(port "$1")"; }
 
 # A verify loop for qemu-io: 4 KiB patterns all over the volume, each read back.

@@ -387,7 +387,6 @@ static int fs_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 		return r;
 	n->refs++;
 	fi->fh = (uintptr_t)n;
-	fi->direct_io = 1;
 	return 0;
 }
 
@@ -415,7 +414,6 @@ static int fs_open(const char *path, struct fuse_file_info *fi)
 		fs_truncate(path, 0, NULL);
 	n->refs++;
 	fi->fh = (uintptr_t)n;
-	fi->direct_io = 1;
 	return 0;
 }
 
