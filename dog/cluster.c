@@ -1,4 +1,6 @@
 /* cluster.c - dog cluster info|format|shutdown|recover (cli.md 2.4). */
+#include "config.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -142,7 +144,7 @@ static int info_json(const struct epochs *e)
 	json_t *j = json_pack("{s:s, s:b, s:o}", "status", status_text(e, st), "running",
 			      e->status == SD_RES_SUCCESS, "epochs", rows);
 	if (e->nr && r->ctime) {
-		json_object_set_new(j, "store", json_string(r->store));
+		json_object_set_new(j, "store", json_bytes(r->store, sizeof(r->store)));
 		json_object_set_new(j, "redundancy",
 				    json_string(
 					    redundancy_text(r->nr_copies, r->copy_policy, red)));
@@ -156,10 +158,9 @@ static int info_json(const struct epochs *e)
 
 static void info_verbose(struct dog *d, const struct epochs *e)
 {
-	const struct sd_epoch_record *r = epoch_at(e, 0);
+	static const struct sd_epoch_record none;
+	const struct sd_epoch_record *r = e->nr ? epoch_at(e, 0) : &none;
 	char red[16], st[64];
-	if (!e->nr)
-		return;
 	bool up = e->status == SD_RES_SUCCESS;
 	if (!up)
 		printf("%s%s\n", d->raw ? "" : "Cluster store: ", status_text(e, st));
@@ -222,9 +223,9 @@ static int check_nodes(struct dog *d, unsigned *ret_zones)
 		unsigned j = 0;
 		if (!ci || dog_req_to(d, &d->nodes[i], &req, ci, &len, &rsp) < 0)
 			return EXIT_SYSTEM;
-		bool is_auto = ci->flags & SD_CLUSTER_AUTO_VNODES;
-		if (rsp.result == SD_RES_SUCCESS && len >= sizeof(*ci) &&
-		    is_auto == d->fixed_vnodes && d->nodes[i].nr_vnodes) {
+		bool known = rsp.result == SD_RES_SUCCESS && len >= sizeof(*ci);
+		bool is_auto = known && ci->flags & SD_CLUSTER_AUTO_VNODES;
+		if (known && is_auto == d->fixed_vnodes && d->nodes[i].nr_vnodes) {
 			if (is_auto)
 				dog_err("Can not apply the option of '-V', because there are vnode "
 					"strategy of "

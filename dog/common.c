@@ -1,4 +1,6 @@
 /* common.c - requests, texts, prompts and progress shared by the commands. */
+#include "config.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -183,6 +185,23 @@ bool parse_copies(const char *s, uint8_t *copies, uint8_t *policy)
 	*copies = (uint8_t)(n + p);
 	*policy = (uint8_t)(n / 2 << 4 | p);
 	return true;
+}
+
+json_t *json_bytes(const char *s, size_t max)
+{
+	size_t len = strnlen(s, max), n = 0;
+	json_t *j = json_stringn(s, len);
+	char wide[2 * 256 + 1];
+
+	if (j)
+		return j;
+	for (size_t i = 0; i < len && n < sizeof(wide) - 2; i++) {
+		unsigned char c = (unsigned char)s[i];
+		if (c >= 0x80)
+			wide[n++] = (char)(0xc0 | c >> 6);
+		wide[n++] = (char)(c < 0x80 ? c : 0x80 | (c & 0x3f));
+	}
+	return json_stringn(wide, n);
 }
 
 int print_json(json_t *j)

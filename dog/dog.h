@@ -92,21 +92,30 @@ const char *redundancy_text(uint8_t copies, uint8_t policy, char buf[16]);
 bool parse_copies(const char *s, uint8_t *copies, uint8_t *policy);
 /* Print @j on stdout and free it. */
 int print_json(json_t *j);
+/* A string of at most @max bytes that somebody else made: what is no UTF-8 is taken for Latin-1. */
+json_t *json_bytes(const char *s, size_t max);
 
 /* ---- volumes (vdi.c) ---- */
 struct vdi_entry {
 	struct sd_inode_header h;
+	char name[SD_NAME_LEN + 1], tag[SD_NAME_LEN + 1];
 	uint64_t own, shared; /* index entries */
 };
 /* Call @fn for every volume in ascending vid; stops at a result other than EXIT_OK and returns it.
  */
 int for_each_vdi(struct dog *d, bool with_index,
 		 int (*fn)(struct dog *d, struct vdi_entry *e, void *arg), void *arg);
+/* Index entries in use. */
+uint64_t nr_objects(const struct sd_inode_header *h);
 /* Look @name up (with d->snapshot); prints the failure. */
 int lookup_vdi(struct dog *d, const char *name, struct vdi_entry *ret);
 /* Read @len bytes of @oid at @off; prints the failure. */
 int read_obj(struct dog *d, uint64_t oid, void *buf, size_t len, uint32_t off);
 
+int parse_vdi_size(const char *s, uint64_t *size);
+/* Can a volume be called so?  false: printed. */
+bool good_name(const char *name);
+int vdi_read(struct dog *d), vdi_write(struct dog *d), vdi_create(struct dog *d);
 int vdi_object_location(struct dog *d), vdi_object_map(struct dog *d),
 	vdi_object_dump(struct dog *d);
 

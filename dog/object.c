@@ -1,4 +1,6 @@
 /* object.c - dog vdi object location|map|dump-inode (cli.md 2.6). */
+#include "config.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +105,8 @@ int vdi_object_location(struct dog *d)
 		     (uint32_t)(SD_INODE_HEADER_SIZE + 4 * idx));
 	if (r)
 		return r;
+	if (!vid && d->json)
+		return print_json(json_pack("{s:n, s:[], s:[]}", "oid", "has", "should"));
 	if (!vid) {
 		printf("The inode object 0x%x idx %llu is not allocated\n", e.h.vdi_id,
 		       (unsigned long long)idx);
@@ -123,7 +127,7 @@ int vdi_object_map(struct dog *d)
 	int r = lookup_vdi(d, d->argv[0], &e);
 	if (r)
 		return r;
-	uint64_t n = DIV_ROUND_UP(e.h.vdi_size, 1ull << (e.h.block_size_shift & 63));
+	uint64_t n = nr_objects(&e.h);
 	CLEANUP(freep) uint32_t *idx = calloc(n + 1, 4);
 	if (!idx)
 		return EXIT_SYSTEM;
@@ -145,6 +149,34 @@ int vdi_object_map(struct dog *d)
 	return d->json ? print_json(rows) : EXIT_OK;
 }
 
+static json_t *header_json(const struct sd_inode_header *h)
+{
+	json_t *j = json_object();
+	const struct {
+		const char *name;
+		uint64_t value;
+	} num[] = {
+		{"create_time", h->create_time},
+		{"snap_ctime", h->snap_ctime},
+		{"vm_clock_nsec", h->vm_clock_nsec},
+		{"vdi_size", h->vdi_size},
+		{"vm_state_size", h->vm_state_size},
+		{"copy_policy", h->copy_policy},
+		{"store_policy", h->store_policy},
+		{"nr_copies", h->nr_copies},
+		{"block_size_shift", h->block_size_shift},
+		{"snap_id", h->snap_id},
+		{"vdi_id", h->vdi_id},
+		{"parent_vdi_id", h->parent_vdi_id},
+		{"btree_counter", h->btree_counter},
+	};
+	json_object_set_new(j, "name", json_bytes(h->name, sizeof(h->name)));
+	json_object_set_new(j, "tag", json_bytes(h->tag, sizeof(h->tag)));
+	for (size_t i = 0; i < ARRAY_SIZE(num); i++)
+		json_object_set_new(j, num[i].name, json_integer((json_int_t)num[i].value));
+	return j;
+}
+
 static void dump_header(const struct sd_inode_header *h)
 {
 	printf("name: %.256s\ntag: %.256s\n", h->name, h->tag);
@@ -159,9 +191,46 @@ static void dump_header(const struct sd_inode_header *h)
 	       h->vdi_id, h->parent_vdi_id, h->btree_counter);
 }
 
+/* The entries of the index, then of the reference counts, as far as the file goes. */
+static void dump_tables(FILE *f, json_t *j)
+{
+	json_t *ids = j ? json_object() : NULL, *refs = j ? json_object() : NULL;
+	char key[16];
+	uint32_t v;
+	struct {
+		int32_t generation, count;
+	} g;
+
+	if (!j)
+		printf("data_vdi_id:\n");
+	for (unsigned i = 0; i < SD_NR_OBJS_MAX && fread(&v, 1, 4, f) == 4; i++) {
+		snprintf(key, sizeof(key), "%u", i);
+		if (v && j)
+			json_object_set_new(ids, key, json_integer(v));
+		else if (v)
+			printf("%s: %x\n", key, v);
+	}
+	if (!j)
+		printf("gref:\n");
+	for (unsigned i = 0; i < SD_NR_OBJS_MAX && fread(&g, 1, 8, f) == 8; i++) {
+		snprintf(key, sizeof(key), "%u", i);
+		if ((g.generation || g.count) && j)
+			json_object_set_new(refs, key,
+					    json_pack("{s:i, s:i}", "generation", g.generation,
+						      "count", g.count));
+		else if (g.generation || g.count)
+			printf("%s: generation %d count %d\n", key, g.generation, g.count);
+	}
+	if (j) {
+		json_object_set_new(j, "data_vdi_id", ids);
+		json_object_set_new(j, "gref", refs);
+	}
+}
+
 int vdi_object_dump(struct dog *d)
 {
 	struct sd_inode_header h;
+	json_t *j = NULL;
 	FILE *f = fopen(d->argv[0], "rb");
 	if (!f) {
 		dog_err("Failed to open %s: %s", d->argv[0], strerror(errno));
@@ -172,19 +241,11 @@ int vdi_object_dump(struct dog *d)
 		fclose(f);
 		return EXIT_FAILED;
 	}
-	dump_header(&h);
-	uint32_t v;
-	printf("data_vdi_id:\n");
-	for (unsigned i = 0; i < SD_NR_OBJS_MAX && fread(&v, 1, 4, f) == 4; i++)
-		if (v)
-			printf("%u: %x\n", i, v);
-	struct {
-		int32_t generation, count;
-	} g;
-	printf("gref:\n");
-	for (unsigned i = 0; i < SD_NR_OBJS_MAX && fread(&g, 1, 8, f) == 8; i++)
-		if (g.generation || g.count)
-			printf("%u: generation %d count %d\n", i, g.generation, g.count);
+	if (d->json)
+		j = header_json(&h);
+	else
+		dump_header(&h);
+	dump_tables(f, j);
 	fclose(f);
-	return EXIT_OK;
+	return j ? print_json(j) : EXIT_OK;
 }
