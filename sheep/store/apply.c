@@ -177,13 +177,24 @@ static co_fn void sync_worker(void *arg)
 	while (!st->failed && !cds_list_empty(&st->syncing)) {
 		struct live *lv = cds_list_first_entry(&st->syncing, struct live, touched_node);
 		cds_list_del(&lv->touched_node);
+		cds_list_add_tail(&lv->touched_node, &st->synced);
+		int r = file_sync(lv); /* ~ touched keeps it */
+		if (r < 0)
+			st_fail(st, r);
+	}
+}
+
+/* Replay will not see their records any more; only now may anybody rely on that (live_journalled).
+ */
+static void untouch(struct store *st)
+{
+	while (!cds_list_empty(&st->synced)) {
+		struct live *lv = cds_list_first_entry(&st->synced, struct live, touched_node);
+		cds_list_del(&lv->touched_node);
 		lv->pins++;
-		int r = file_sync(lv); /* ~ */
 		lv->touched = false;
 		st->nr_touched--;
 		live_put(lv);
-		if (r < 0)
-			st_fail(st, r);
 	}
 }
 
@@ -270,6 +281,7 @@ static co_fn int give_back(struct store *st, uint64_t ibytes)
 	if (r < 0)
 		return r;
 	jr->vtail = vtail;
+	untouch(st);
 	st->intent_bytes -= ibytes;
 	co_cond_broadcast(&st->room);
 	return 0;

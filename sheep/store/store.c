@@ -143,20 +143,11 @@ static struct store *st_new(struct co_sched *s, struct env *env, const struct st
 		return NULL;
 	}
 	map_init(&st->map);
-	struct cds_list_head *lists[] = {&st->lru,
-					 &st->dirty,
-					 &st->frozen,
-					 &st->touched,
-					 &st->syncing,
-					 &st->unsynced,
-					 &st->intents,
-					 &st->iwait,
-					 &st->ready,
-					 &st->jr.queue,
-					 &st->jr.lazy,
-					 &st->jr.inflight,
-					 &st->jr.wait_written,
-					 &st->jr.wait_durable};
+	struct cds_list_head *lists[] = {
+		&st->lru,	  &st->dirty,		&st->frozen,	     &st->synced,
+		&st->touched,	  &st->syncing,		&st->unsynced,	     &st->intents,
+		&st->iwait,	  &st->ready,		&st->jr.queue,	     &st->jr.lazy,
+		&st->jr.inflight, &st->jr.wait_written, &st->jr.wait_durable};
 	for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
 		CDS_INIT_LIST_HEAD(lists[i]);
 	struct co_cond *conds[] = {&st->room,  &st->icond, &st->wcond,

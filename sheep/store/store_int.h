@@ -46,7 +46,7 @@ enum {
 #define INTENT_BYTES_MAX    (512ull << 20) /* written in place and not synced: replay must read it */
 #define AGE_NS		    5000000000ull  /* what is not in its file for so long starts a round */
 #define STORE_POOL_KEEP	    (4u << 20)
-#define STORE_JOURNAL_FLOOR (1u << 20)
+#define STORE_JOURNAL_FLOOR (512u << 10)
 _Static_assert(MEM_ROUND < MEM_MAX, "a round begins before writers wait");
 _Static_assert(TOUCHED_MAX <= LIVE_MAX, "what waits for its sync keeps its handle");
 
@@ -231,7 +231,7 @@ struct store {
 	/* live objects */
 	unsigned nr_live, nr_held, nr_lru, nr_closing;
 	size_t chunk_bytes;
-	struct cds_list_head lru, dirty, frozen, touched, syncing, unsynced;
+	struct cds_list_head lru, dirty, frozen, touched, syncing, synced, unsynced;
 	unsigned nr_touched;
 	/* memory and room */
 	struct pool ents, recs;
