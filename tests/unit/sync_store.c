@@ -29,7 +29,7 @@ struct disk {
 	unsigned nr, nr_stale;
 	uint64_t start;
 	struct store *st; /* open */
-	bool commit_gate, prepare_gate;
+	bool commit_gate, prepare_gate, full;
 };
 
 struct store {
@@ -274,6 +274,8 @@ int store_prepare(struct store_obj *o, struct store_write *w)
 	co_yield ();
 	while (o->disk->prepare_gate)
 		co_cond_wait(&o->disk->st->opened, "prepare gate");
+	if (o->disk->full)
+		return -ENOSPC;
 	if (w->create)
 		return 0;
 	if (!o->exists)
@@ -500,6 +502,11 @@ void mem_prepare_gate(struct store *st, bool closed)
 void mem_fail(struct store *st, int error)
 {
 	st->fail = error;
+}
+
+void mem_full(struct store *st, bool full)
+{
+	st->disk->full = full;
 }
 
 void mem_put(struct store *st, uint64_t oid, struct obj_ver ver, uint64_t size, uint8_t copies,

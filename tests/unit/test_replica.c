@@ -300,6 +300,39 @@ static void test_store_fails(void **state)
 	call_free(k);
 }
 
+/* A full disk: nothing was done, it may be sent again; in the end we leave. */
+static void test_disk_full(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	mem_full(r->node[B].sh.store, true);
+	call_is_(call_write(r, A, B, 1, o, V(1, 1), none, 0x11), SD_RES_NO_SPACE);
+	mem_full(r->node[B].sh.store, false);
+	call_ok_(call_write(r, A, B, 1, o, V(1, 1), none, 0x11));
+	mem_full(r->node[B].sh.store, true);
+	for (unsigned i = 0; i < 25 && !r->node[B].exited; i++) {
+		call_is_(call_write(r, A, B, 1, o, V(1, 2), V(1, 1), 0x12), SD_RES_NO_SPACE);
+		assert_false(i < 10 && r->node[B].exited);
+		rig_ms(r, 100);
+	}
+	assert_true(r->node[B].exited);
+}
+
+/* An object is made without a byte of it, as NEW_VDI does. */
+static void test_create_empty(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+	struct call *k = call_op(r, A, B, 1, o, PEER_WRITE);
+
+	k->c.req.ver_gen = k->c.req.ver_seq = 1;
+	k->c.req.flags = PEER_F_CREATE | PEER_F_DURABLE;
+	call_submit(k, A, B);
+	call_ok_(k);
+	is_ver(r, B, o, 1, 1);
+}
+
 static void test_ping_flush(void **state)
 {
 	struct rig *r = three(state);
@@ -557,6 +590,8 @@ int main(void)
 		T(order),
 		T(landing),
 		T(store_fails),
+		T(disk_full),
+		T(create_empty),
 		T(ping_flush),
 		T(read),
 		T(repair),

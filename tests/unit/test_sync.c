@@ -28,6 +28,11 @@ static struct rig *on_demand(void **state)
 	return r;
 }
 
+static void is_absent(struct rig *r, unsigned n, uint64_t o)
+{
+	assert_int_equal(rig_ver(r, n, o).gen, 0);
+}
+
 /* ---- the traces ---- */
 
 /* A new cluster has nothing: all that is mine is in sync at once. */
@@ -75,6 +80,33 @@ static void test_trust_equal(void **state)
 	rig_crash(r, B);
 	rig_step(r, M(A) | M(C));
 	assert_int_equal(rig_read(r, C, o), 0x11); /* pulled from A */
+	rig_crash(r, C);
+	rig_step(r, M(A));
+	rig_start(r, B);
+	uint32_t e4 = rig_epoch(r, M(A) | M(B));
+	rig_apply(r, B, e4);
+	rig_start(r, C);
+	uint32_t e5 = rig_epoch(r, ABC);
+	rig_apply(r, B, e5);
+	rig_apply(r, C, e5);
+	assert_int_equal(rig_read(r, B, o), -2); /* A, still in e3, has not answered */
+	call_ok_(call_write(r, A, A, 3, o, V(1, 2), V(1, 1), 0x12));
+	rig_apply(r, A, e4);
+	rig_apply(r, A, e5);
+	assert_int_equal(rig_read(r, B, o), 0x12);
+}
+
+/* The same with who is in the ring and not in sync. */
+static void test_trust_equal_ring(void **state)
+{
+	struct rig *r = on_demand(state);
+	uint64_t o = rig_oid(r, 0);
+
+	rig_copies = 3;
+	rig_boot(r, ABC);
+	rig_write(r, A, ABC, o, V(1, 1), none, 0x11);
+	rig_crash(r, B);
+	rig_step(r, M(A) | M(C));
 	rig_crash(r, C);
 	rig_step(r, M(A));
 	rig_start(r, B);
@@ -509,6 +541,35 @@ static void test_same_epoch_again(void **state)
 	assert_int_equal(rig_apply_clean(r, A, 1, true), -EUCLEAN);
 }
 
+/* Copies that no VDI has: nothing exists, nobody is waited for; but who has an object compares. */
+static void test_unused_copies(void **state)
+{
+	struct rig *r = *state;
+	uint64_t o = SD_DATA_OID(1, 0);
+	struct sync *s;
+
+	rig_copies = 2;
+	rig_boot(r, ABC);
+	rig_rest(r, ABC);
+	r->vdi.vid = 0; /* the VDI is gone */
+	rig_crash(r, A);
+	rig_crash(r, B);
+	rig_step(r, M(C));
+	rig_rest(r, M(C)); /* no copy of anything is waited for */
+	rig_start(r, A);
+	mem_put(r->node[A].sh.store, o, V(1, 1), 4096, 2, 0x11);
+	mem_put(r->node[A].sh.store, o + 1, V(1, 1), 4096, 2, 0x11);
+	rig_epoch(r, M(A) | M(C));
+	rig_apply(r, A, r->nr_epochs);
+	s = r->node[A].sh.sync;
+	assert_int_equal(s->have, 1u << 2);
+	assert_false(sync_in(s, o, sd_hash_oid(o), 2));
+	rig_apply(r, C, r->nr_epochs);
+	rig_rest(r, M(A) | M(C));
+	is_absent(r, A, o);
+	is_absent(r, A, o + 1);
+}
+
 /* What comes from a given-up branch counts as of the last common epoch, and goes to .stale/. */
 static void test_given_up(void **state)
 {
@@ -557,9 +618,8 @@ static void test_given_up(void **state)
 /* ---- torn (DESIGN 6) ---- */
 
 /* A torn one ranks below the same version whole, and is replaced as a whole version. */
-static void test_torn_one(void **state)
+static void torn_one(struct rig *r, bool bulk)
 {
-	struct rig *r = *state;
 	uint64_t o = SD_DATA_OID(1, 0);
 
 	rig_copies = 3;
@@ -572,12 +632,25 @@ static void test_torn_one(void **state)
 		rig_start(r, n);
 	mem_tear(r->node[A].sh.store, o);
 	mem_tear(r->node[C].sh.store, o);
+	r->params.disable_recovery = !bulk;
 	rig_step(r, ABC);
-	rig_rest(r, ABC);
+	if (bulk)
+		rig_rest(r, ABC);
 	for (unsigned n = A; n <= C; n++) {
 		assert_int_equal(rig_read(r, n, o), 0x11);
 		assert_false(mem_bad(r->node[n].sh.store, o));
+		assert_int_equal(obj_ver_cmp(rig_ver(r, n, o), V(1, 1)), 0);
 	}
+}
+
+static void test_torn_one(void **state)
+{
+	torn_one(*state, false);
+}
+
+static void test_torn_one_bulk(void **state)
+{
+	torn_one(*state, true);
 }
 
 static void torn_everywhere(struct rig *r, uint64_t o)
@@ -864,6 +937,7 @@ int main(void)
 		T(fresh),
 		T(trust_higher),
 		T(trust_equal),
+		T(trust_equal_ring),
 		T(done_unsynced),
 		T(first_come),
 		T(no_wait_absent),
@@ -880,8 +954,10 @@ int main(void)
 		T(ring_moves),
 		T(clean),
 		T(same_epoch_again),
+		T(unused_copies),
 		T(given_up),
 		T(torn_one),
+		T(torn_one_bulk),
 		T(torn_all),
 		T(torn_all_owner),
 		T(file_torn),
