@@ -157,6 +157,7 @@ int member_apply(struct cluster *c, struct cs *s, const struct event *ev, struct
 	struct msg_head h;
 	int r;
 
+	memset(reply, 0, sizeof(*reply));
 	reply->type = CMD_NR;
 	if (ev->is_view) {
 		r = cs_view(s, ev->present, ev->nr, out);
@@ -344,9 +345,10 @@ static void answer(struct cluster *c, const struct event *ev, const struct cmd *
 /* The cosmetic one: the view of that epoch is published already. */
 static void view_time(struct cluster *c, const struct cmd *reply)
 {
+	if (reply->type != CMD_EPOCH_TIME)
+		return;
 	const struct hist *h = cs_hist(c->s, reply->snapid);
-
-	if (reply->type == CMD_EPOCH_TIME && h && c->view && c->view->epoch == h->epoch)
+	if (h && c->view && c->view->epoch == h->epoch)
 		c->view->time = h->time;
 }
 

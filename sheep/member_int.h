@@ -82,8 +82,12 @@ struct cluster {
 	/* joining */
 	struct join join;
 	bool seen_view;
-	unsigned nr_may; /* others that may have the state, as far as we know */
-	struct incarnation *may;
+	unsigned nr_seen; /* the others on the bus */
+	struct seen {
+		struct incarnation inc;
+		uint64_t attempt; /* its last JOIN; 0: it was there before us */
+		bool may_have;	  /* the state */
+	} * seen;
 	bool buffering; /* our JOIN of rx_attempt was delivered: what follows is kept */
 	uint64_t rx_attempt;
 	struct cds_list_head buffer;

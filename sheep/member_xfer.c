@@ -162,37 +162,42 @@ void xfer_done(struct cluster *c)
 	buffer_clear(c);
 	free(c->offer.p);
 	c->offer = (struct enc){0};
-	free(c->may);
-	c->may = NULL;
-	c->nr_may = 0;
+	free(c->seen);
+	c->seen = NULL;
+	c->nr_seen = 0;
 }
 
-static int may_have(struct cluster *c, const struct incarnation *inc)
+/* What we know of another; NULL: out of memory, which ends us. */
+static struct seen *seen_get(struct cluster *c, const struct incarnation *inc)
 {
-	struct incarnation *n;
-
-	for (unsigned i = 0; i < c->nr_may; i++)
-		if (inc_same(&c->may[i], inc))
-			return 0;
-	n = realloc(c->may, (c->nr_may + 1) * sizeof(*n));
-	if (!n)
-		return -ENOMEM;
-	c->may = n;
-	c->may[c->nr_may++] = *inc;
-	return 0;
+	for (unsigned i = 0; i < c->nr_seen; i++)
+		if (inc_same(&c->seen[i].inc, inc))
+			return &c->seen[i];
+	struct seen *n = realloc(c->seen, (c->nr_seen + 1) * sizeof(*n));
+	if (!n) {
+		member_fail_errno(c, "Cannot join", -ENOMEM);
+		return NULL;
+	}
+	c->seen = n;
+	n = &c->seen[c->nr_seen++];
+	*n = (struct seen){.inc = *inc};
+	return n;
 }
 
-static void may_keep(struct cluster *c, const struct event *view)
+/* Who has left is forgotten.  Returns how many of the rest may have the state. */
+static unsigned seen_keep(struct cluster *c, const struct event *view)
 {
-	unsigned kept = 0;
+	unsigned kept = 0, may = 0;
 
-	for (unsigned i = 0; i < c->nr_may; i++)
+	for (unsigned i = 0; i < c->nr_seen; i++)
 		for (unsigned k = 0; k < view->nr; k++)
-			if (inc_same(&c->may[i], &view->present[k])) {
-				c->may[kept++] = c->may[i];
+			if (inc_same(&c->seen[i].inc, &view->present[k])) {
+				may += c->seen[i].may_have;
+				c->seen[kept++] = c->seen[i];
 				break;
 			}
-	c->nr_may = kept;
+	c->nr_seen = kept;
+	return may;
 }
 
 /* X1 */
@@ -264,22 +269,18 @@ static void buffer_add(struct cluster *c, struct event *ev)
 static void unsynced_view(struct cluster *c, struct event *ev)
 {
 	bool first = !c->seen_view;
-	int r = 0;
 
 	c->seen_view = true;
-	/* Who came with us or after us has not got it. */
-	for (unsigned i = 0; first && i < ev->nr && r == 0; i++) {
+	/* Who came with us or after us has not got it, until we see that he gets it. */
+	for (unsigned i = 0; first && i < ev->nr; i++) {
 		if (inc_same(&ev->present[i], &c->self.inc))
 			break;
-		r = may_have(c, &ev->present[i]);
+		struct seen *o = seen_get(c, &ev->present[i]);
+		if (o)
+			o->may_have = true;
 	}
-	if (r < 0) {
-		member_fail_errno(c, "Cannot join", r);
-		event_free(ev);
-		return;
-	}
-	may_keep(c, ev);
-	if (!c->nr_may && ev->nr && inc_same(&ev->present[0], &c->self.inc)) {
+	unsigned may = seen_keep(c, ev);
+	if (!c->is_out && !may && ev->nr && inc_same(&ev->present[0], &c->self.inc)) {
 		event_free(ev);
 		found(c); /* ~ */
 		return;
@@ -298,8 +299,10 @@ static bool unsynced_state(struct cluster *c, struct event *ev, const struct sta
 		char *text = str_printf("%.*s", (int)m->len, (const char *)m->data);
 		member_refused(c, text);
 	} else if (m->kind == STATE_FOR_JOINER && !mine && m->last) {
-		if (may_have(c, &m->target) < 0)
-			member_fail_errno(c, "Cannot join", -ENOMEM);
+		/* As cs_joined() has it: of an earlier JOIN it is of no use. */
+		struct seen *o = seen_get(c, &m->target);
+		if (o && (!o->attempt || o->attempt == m->attempt))
+			o->may_have = true;
 	} else if (m->kind == STATE_FOR_JOINER && mine && c->buffering &&
 		   m->attempt == c->rx_attempt) {
 		if (m->chunk == 0) {
@@ -320,12 +323,34 @@ static bool unsynced_state(struct cluster *c, struct event *ev, const struct sta
 	return done && !c->is_out;
 }
 
+/* True: it was ours, which begins a new attempt. */
+static bool unsynced_join(struct cluster *c, const struct event *ev, struct dec *d)
+{
+	struct join j;
+	int r = join_decode(d, &j);
+	uint64_t attempt = j.attempt;
+
+	join_done(&j);
+	if (r < 0)
+		return false;
+	if (inc_same(&ev->from, &c->self.inc)) {
+		buffer_clear(c);
+		c->buffering = true;
+		c->rx_attempt = attempt;
+		xfer_drop_offer(c);
+		return true;
+	}
+	struct seen *o = seen_get(c, &ev->from);
+	if (o)
+		o->attempt = attempt;
+	return false;
+}
+
 void xfer_unsynced(struct cluster *c, struct event *ev)
 {
 	struct dec d = {.p = ev->data, .end = ev->data + ev->len};
 	struct state_msg m;
 	struct msg_head h;
-	struct join j;
 
 	assert(!c->s);
 	if (ev->is_view) {
@@ -336,14 +361,7 @@ void xfer_unsynced(struct cluster *c, struct event *ev)
 		buffer_add(c, ev);
 		return;
 	}
-	if (h.type == CMD_JOIN && inc_same(&ev->from, &c->self.inc)) {
-		if (join_decode(&d, &j) == 0) {
-			buffer_clear(c);
-			c->buffering = true;
-			c->rx_attempt = j.attempt;
-		}
-		join_done(&j);
-		xfer_drop_offer(c);
+	if (h.type == CMD_JOIN && unsynced_join(c, ev, &d)) {
 		event_free(ev);
 		return;
 	}
