@@ -186,7 +186,9 @@ static struct sheepdog_conn *conn_new(const struct sheepdog_target *t, unsigned 
 		*ret = set_error(errp, NULL, "cannot use the gateways", t->gateways, r);
 		goto fail;
 	}
-	r = sd_vdi_open(conn->cluster, t->vdi, flags, &conn->vdi);
+	r = sd_cluster_fd(conn->cluster);
+	if (r >= 0)
+		r = sd_vdi_open(conn->cluster, t->vdi, flags, &conn->vdi);
 	if (r < 0) {
 		*ret = set_error(errp, conn->cluster, "cannot open volume", t->vdi, r);
 		goto fail;
