@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/util.h"
@@ -210,7 +211,7 @@ uint32_t op_make_fs(struct request *rq)
 		const char *name = rq->data->data;
 		if (!memchr(name, '\0', len) || strlen(name) >= sizeof(cmd.store))
 			return SD_RES_NO_STORE;
-		strcpy(cmd.store, name);
+		snprintf(cmd.store, sizeof(cmd.store), "%s", name);
 	}
 	if (!cmd.ctime) { /* (seconds << 32) | nanoseconds */
 		uint64_t now = env_wall(rq->sh->env);

@@ -50,7 +50,7 @@
 	X('w', WQ_THREADS, "wq-threads", "KEY=N[,KEY=N...]",                                       \
 	  "specify a number of threads for work queues (not supported yet)", NULL, false)          \
 	X('W', WILDCARD, "wildcard-recovery", NULL,                                                \
-	  "wildcard recovery for the first time (not supported yet)", NULL, false)                 \
+	  "look for objects on all nodes at the first start (not supported yet)", NULL, false)                 \
 	X('x', MAX_THREADS, "max-dynamic-threads", "N",                                            \
 	  "specify the maximum number of threads (not supported yet)", NULL, false)                \
 	X('y', MYADDR, "myaddr", "ADDR", "specify the address advertised to other sheep",          \

@@ -243,8 +243,7 @@ static void request_log(const struct request *rq)
 {
 	char name[128];
 
-	if (!rq->op || !rq->op->admin || !rq->sh->log ||
-	    log_get_level(rq->sh->log) < LOG_L_INFO)
+	if (!rq->op || !rq->op->admin || !rq->sh->log || log_get_level(rq->sh->log) < LOG_L_INFO)
 		return;
 	request_peer_name(rq, name, sizeof(name));
 	const char *text = sd_result_text(rq->rsp.result);

@@ -41,9 +41,9 @@ io_script() {
 }
 client() { # client ROUND GATEWAYS
 	if [ $(($1 % 2)) -eq 1 ]; then
-		SHEEPDOG_GATEWAYS=$2 qemu-img bench -w -c 1200 -d 8 -s 4096 -S 409600 -f raw -t none "sheepdog:${2%%,*}:V" >"$T/client" 2>&1
+		SHEEPDOG_GATEWAYS=$2 qemu-img bench -w -c 600 -d 8 -s 4096 -S 409600 -f raw -t none "sheepdog:${2%%,*}:V" >"$T/client" 2>&1
 	else
-		io_script 150 | SHEEPDOG_GATEWAYS=$2 qemu-io -f raw -t none "sheepdog:${2%%,*}:V" >"$T/client" 2>&1
+		io_script 80 | SHEEPDOG_GATEWAYS=$2 qemu-io -f raw -t none "sheepdog:${2%%,*}:V" >"$T/client" 2>&1
 	fi
 }
 check_client() {

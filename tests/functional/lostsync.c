@@ -1,7 +1,7 @@
 /* lostsync.so - what lostfs cannot see by itself; preloaded into the daemons by power.sh.
  *  - FUSE does not pass syncfs() on: it is told to lostfs by an extended attribute.
- *  - The kernel forgets RWF_DSYNC of an asynchronous direct write on FUSE (its completion does not sync):
- *    without a libaio context the daemon's workers write instead, and their syncs arrive. */
+ *  - The kernel forgets RWF_DSYNC of an asynchronous direct write on FUSE (its completion does not
+ * sync): without a libaio context the daemon's workers write instead, and their syncs arrive. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <libaio.h>
