@@ -18,6 +18,8 @@
 #ifndef SHEEP_SYNC_INT_H
 #define SHEEP_SYNC_INT_H
 
+#include <errno.h>
+
 #include "lib/base/map.h"
 #include "lib/base/util.h"
 #include "sheep/peer.h"

@@ -419,6 +419,7 @@ void rig_start(struct rig *r, unsigned i)
 	mkdir(n->dir, 0700);
 	n->conf.store.dir = n->dir;
 	n->conf.store.nosync = true;
+	n->conf.store.journal_size = STORE_JOURNAL_SIZE_MIN;
 	n->cluster.n = n;
 	n->sh.conf = &n->conf;
 	n->sh.env = r->env;
@@ -561,7 +562,7 @@ void rig_rest(struct rig *r, unsigned mask)
 
 int rig_setup(void **state)
 {
-	struct env_linux_conf conf = {.nr_workers = 2};
+	struct env_linux_conf conf = {.nr_workers = 2, .aio_depth = 128};
 	struct rig *r = calloc(1, sizeof(*r));
 
 	assert_int_equal(env_linux_new(&conf, &r->env), 0);
