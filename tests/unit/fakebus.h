@@ -27,8 +27,11 @@ struct bus {
 	struct bus_cb cb;
 	void *arg;
 	struct incarnation self;
-	struct cds_list_head queue;
+	struct cds_list_head queue,
+		out; /* to be delivered; sent, but without a place in the order */
 	struct env_defer deliver;
+	bool slow;     /* what it sends gets its place later... */
+	unsigned pass; /* ...but for that many messages */
 	bool held, dead;
 	unsigned take; /* held, but that many events may pass */
 };
@@ -39,6 +42,8 @@ extern struct fake {
 	unsigned nr;
 	uint8_t hold_uuid;  /* whose uuid begins so is held from its beginning... */
 	unsigned hold_take; /* ...but for that many events */
+	uint8_t slow_uuid;  /* the same for bus.slow and bus.pass */
+	unsigned slow_pass;
 } fake;
 
 static inline void fake_put(struct bus *b, struct fake_ev *ev)
@@ -111,6 +116,7 @@ static inline void fake_kill(struct bus *b)
 		return;
 	b->dead = true;
 	env_defer_del(b->env, &b->deliver);
+	cds_list_splice(&b->out, &b->queue);
 	cds_list_for_each_entry_safe (ev, next, &b->queue, node) {
 		cds_list_del(&ev->node);
 		free(ev);
@@ -139,8 +145,11 @@ static inline int fake_open(struct env *env, const char *param, const struct inc
 	b->self = *self;
 	b->deliver.fn = fake_deliver;
 	CDS_INIT_LIST_HEAD(&b->queue);
+	CDS_INIT_LIST_HEAD(&b->out);
 	b->held = fake.hold_uuid == self->uuid[0];
 	b->take = b->held ? fake.hold_take : 0;
+	b->slow = fake.slow_uuid == self->uuid[0];
+	b->pass = b->slow ? fake.slow_pass : 0;
 	fake.m[fake.nr++] = b;
 	*ret = b;
 	fake_view(NULL);
@@ -153,18 +162,47 @@ static inline void fake_close(struct bus *b)
 	free(b);
 }
 
+static inline struct fake_ev *fake_message(struct bus *b, const void *msg, size_t len)
+{
+	struct fake_ev *ev = calloc(1, sizeof(*ev) + len);
+
+	ev->from = b->self;
+	ev->len = len;
+	memcpy(ev->data, msg, len);
+	return ev;
+}
+
+static inline void fake_order(struct bus *b, const void *msg, size_t len)
+{
+	for (unsigned i = 0; i < fake.nr; i++)
+		fake_put(fake.m[i], fake_message(b, msg, len));
+}
+
 static inline int fake_send(struct bus *b, const void *msg, size_t len)
 {
 	if (b->dead)
 		return -ENOTCONN;
-	for (unsigned i = 0; i < fake.nr; i++) {
-		struct fake_ev *ev = calloc(1, sizeof(*ev) + len);
-		ev->from = b->self;
-		ev->len = len;
-		memcpy(ev->data, msg, len);
-		fake_put(fake.m[i], ev);
+	if (b->slow && !b->pass) {
+		cds_list_add_tail(&fake_message(b, msg, len)->node, &b->out);
+		return 0;
 	}
+	if (b->slow)
+		b->pass--;
+	fake_order(b, msg, len);
 	return 0;
+}
+
+/* What @b has sent gets its place now. */
+static inline void fake_flush(struct bus *b)
+{
+	struct fake_ev *ev, *next;
+
+	b->slow = false;
+	cds_list_for_each_entry_safe (ev, next, &b->out, node) {
+		cds_list_del(&ev->node);
+		fake_order(b, ev->data, ev->len);
+		free(ev);
+	}
 }
 
 static inline int fake_address(struct bus *b, uint8_t ip[16])

@@ -107,6 +107,7 @@ void test_persist_before_answer(void);
 void test_torn_log(void);
 void test_clean_restart(void);
 void test_format_cut(void);
+void test_offer_and_joiner(void);
 void test_big_state(void);
 void test_churn(void);
 

@@ -391,6 +391,39 @@ static void many_co(void *arg)
 	--*m->left;
 }
 
+/* Somebody joins between the pieces of an offered state: he has not seen the first ones. */
+void test_offer_and_joiner(void)
+{
+	enum { COS = 40, EACH = 30 };
+	struct many m[COS];
+	unsigned left = COS;
+
+	cluster_of(1);
+	for (unsigned i = 0; i < COS; i++) {
+		m[i] = (struct many){i * EACH, EACH, 1, &left};
+		assert_non_null(co_start(sched, many_co, &m[i], "many"));
+	}
+	WAIT(!left);
+	node_down(1);
+	node_started(node_up(2)); /* knows nothing, and founds */
+	fake.slow_uuid = 1;
+	fake.slow_pass = 2; /* JOIN, and the first piece of its offer */
+	node_up(1);
+	WAIT(fake_find(&nodes[1].m.inc));
+	fake.slow_uuid = 0;
+	WAIT(!cds_list_empty(&bus_of(1)->out));
+	settle();
+	assert_true(nodes[2].c->offer.len > 0);
+	node_up(3);
+	WAIT(node_has(3));
+	settle();
+	assert_false(node_running(1));
+	fake_flush(bus_of(1));
+	for (unsigned n = 1; n <= 3; n++)
+		WAIT(node_running(n) && nodes[n].c->s->nr_vdis == COS * EACH);
+	same_state();
+}
+
 /* A state of several pieces, a log that is replaced, both while commands flow. */
 void test_big_state(void)
 {

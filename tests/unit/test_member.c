@@ -182,6 +182,33 @@ static void test_oldest_has_nothing(void)
 	same_state();
 }
 
+/* A state that was sent for an earlier JOIN gives nobody a state: the oldest founds. */
+static void test_stale_state(void)
+{
+	node_started(node_up(1));
+	fake.hold_uuid = 2;
+	node_up(2);
+	WAIT(fake_find(&nodes[2].m.inc));
+	fake.hold_uuid = 4;
+	node_up(4);
+	WAIT(fake_find(&nodes[4].m.inc));
+	fake.hold_uuid = 0;
+	settle();
+	fake_hold(bus_of(1));
+	node_up(3); /* JOIN */
+	settle();
+	node_down(4); /* JOIN again */
+	settle();
+	fake_release(bus_of(1), 2); /* it comes as far as the first JOIN, and sends the state */
+	settle();
+	node_down(1);
+	fake_release(bus_of(2), 0);
+	node_started(&nodes[2]);
+	node_started(&nodes[3]);
+	WAIT(node_has(2) && node_has(3));
+	same_state();
+}
+
 /* The members have written down that a joiner was admitted, it has not: they wait for it. */
 static void test_admit_is_durable(void)
 {
@@ -371,7 +398,9 @@ TEST(admit_then_stop)
 TEST(speaker_dies)
 TEST(founder_dies)
 TEST(oldest_has_nothing)
+TEST(stale_state)
 TEST(admit_is_durable)
+TEST(offer_and_joiner)
 TEST(restart_any_order)
 TEST(missing_node)
 TEST(left_before_stop)
@@ -400,7 +429,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(run_speaker_dies),
 		cmocka_unit_test(run_founder_dies),
 		cmocka_unit_test(run_oldest_has_nothing),
+		cmocka_unit_test(run_stale_state),
 		cmocka_unit_test(run_admit_is_durable),
+		cmocka_unit_test(run_offer_and_joiner),
 		cmocka_unit_test(run_restart_any_order),
 		cmocka_unit_test(run_missing_node),
 		cmocka_unit_test(run_left_before_stop),
