@@ -202,7 +202,7 @@ struct sd_cluster {
 	bool corked; /* outside of a turn, in a call that ends with sending all at once */
 	struct cds_list_head vdis;
 	/* pools and bounds (io.c) */
-	struct cds_list_head idle_ops, idle_parts;
+	struct cds_list_head idle_ops;
 	unsigned nr_ops, nr_idle_ops, nr_parts;
 	char error[256];
 };

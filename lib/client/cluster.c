@@ -772,7 +772,6 @@ static void cluster_init(struct sd_cluster *c, struct env *env)
 	CDS_INIT_LIST_HEAD(&c->finished);
 	CDS_INIT_LIST_HEAD(&c->vdis);
 	CDS_INIT_LIST_HEAD(&c->idle_ops);
-	CDS_INIT_LIST_HEAD(&c->idle_parts);
 	c->link_timer.fn = on_link_timer;
 	c->job_timer.fn = on_job_timer;
 	c->later_timer.fn = on_later;
