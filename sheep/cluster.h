@@ -67,7 +67,8 @@ struct vdi {
 	uint64_t create_time, snap_ctime; /* (sec << 32) | nsec */
 	uint64_t vm_clock_nsec, size, vm_state_size;
 	uint32_t snap_id, parent_vid;
-	uint32_t family; /* family number */
+	uint32_t family;       /* family number */
+	uint32_t create_epoch; /* the newest epoch when it was created */
 	uint32_t btree_counter;
 	uint8_t copies, copy_policy, store_policy, shift;
 	bool deleted;	 /* tombstone: the vid stays in use */

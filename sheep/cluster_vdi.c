@@ -320,6 +320,7 @@ static uint32_t vdi_create(struct cs *s, const struct incarnation *from, struct 
 	v->size = cmd->size;
 	v->snap_id = snap_id;
 	v->family = 1;
+	v->create_epoch = cs_newest(s)->epoch;
 	v->copies = cmd->copies;
 	v->shift = cmd->shift;
 	v->lock_state = LOCK_NONE;

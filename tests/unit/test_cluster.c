@@ -108,6 +108,7 @@ static void test_create(void **state)
 	assert_true(v->creating && v->owned && v->clean && v->gen == c.ret_gen);
 	assert_true(v->create_time == (5ull << 32 | 42));
 	assert_int_equal(v->snap_id, 1);
+	assert_int_equal(v->create_epoch, 1);
 	assert_int_equal(lookup(s, "test", "", 0), SD_RES_NO_VDI);
 	struct cmd again;
 	assert_int_equal(create(s, 2, "test", &again), SD_RES_AGAIN);
