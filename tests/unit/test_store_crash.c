@@ -655,7 +655,8 @@ static struct disk *three_groups(struct run *r, struct disk *base)
 /* Nothing that was durable is lost in silence; what may be the torn end is no reason to stop. */
 static void damage(void **state)
 {
-	static const uint64_t page[] = {2, 5, 9}; /* where the groups begin */
+	static const uint64_t page[] = {2, 5, 9};	   /* where the groups begin */
+	static const uint64_t off[] = {10, 100, BLK + 77}; /* header, record, data */
 	struct seq *q = calloc(1, sizeof(*q));
 	struct run r = {.q = q};
 	struct disk *base[2];
@@ -665,8 +666,6 @@ static void damage(void **state)
 	for (unsigned g = 0; g < 4; g++)
 		for (unsigned k = 0; k < 3; k++) {
 			struct disk *c = three_groups(&r, base[1]);
-			static const uint64_t off[] = {10, 150,
-						       BLK + 77}; /* header, record, data */
 			if (g < 3)
 				disk_flip(c, "store", "journal", page[g] * BLK + off[k]);
 			r.lo = g == 3 ? 3 : 2;
