@@ -52,7 +52,9 @@ static void saw(struct op *op)
 		if (first[1] != (first[0] ? op->first + i : 0))
 			world_fail(c->w, "%s: sector %u holds what belongs to sector %llu", c->name,
 				   op->first + i, (unsigned long long)first[1]);
+		c->w->running = NULL; /* the history outlives the client */
 		history_read(c->h, op->first + i, first[0], op->start, c->w->now);
+		c->w->running = c->p;
 	}
 }
 
@@ -115,7 +117,9 @@ static int op_start(struct client *c)
 	uint64_t off = (uint64_t)op->first * SECTOR, len = (uint64_t)op->nr * SECTOR;
 	if (op->kind != OP_READ) {
 		op->value = op->kind == OP_WRITE ? ++c->w->next_value : 0;
+		c->w->running = NULL;
 		op->write = history_write(c->h, op->first, op->nr, op->value, op->start);
+		c->w->running = c->p;
 	}
 	if (op->kind == OP_DISCARD)
 		return sd_discard_async(c->v, len, off, op_done, op);

@@ -242,14 +242,15 @@ static void sock_free(struct env_sock *s, enum kind how, uint64_t extra)
 
 /* ---- the env's calls ---- */
 
-static struct env_sock *find_listener(struct sim_net *n, const struct net_addr *a)
+/* Unix sockets are those of machine @ip. */
+static struct env_sock *find_listener(struct sim_net *n, const struct net_addr *a, uint32_t ip)
 {
 	struct env_sock *s;
 
 	cds_list_for_each_entry (s, &n->socks, node)
 		if (s->state == S_LISTEN && s->local.family == a->family &&
 		    s->local.port == a->port &&
-		    (a->family == AF_UNIX ? !strcmp(s->local.path, a->path)
+		    (a->family == AF_UNIX ? s->p->ip == ip && !strcmp(s->local.path, a->path)
 					  : s->p->ip == addr_ip(a)))
 			return s;
 	return NULL;
@@ -268,7 +269,7 @@ int sim_listen(struct env *e, const struct net_addr *a, env_sock_fn fn, void *ar
 		mine.ip[12] = 10;
 		mine.ip[15] = (uint8_t)p->ip;
 	}
-	if (find_listener(p->w->net, &mine))
+	if (find_listener(p->w->net, &mine, p->ip))
 		return -EADDRINUSE;
 	*ret = sock_new(p, S_LISTEN, fn, arg);
 	(*ret)->local = mine;
@@ -299,7 +300,7 @@ static void connect_arrives(struct event *ev)
 {
 	struct env_sock *s = caa_container_of(ev, struct env_sock, arrive), *l, *t;
 	struct sim_net *n = s->net;
-	uint32_t to = addr_ip(&s->remote);
+	uint32_t to = s->remote.family == AF_UNIX ? s->p->ip : addr_ip(&s->remote);
 
 	if (n->cut[ip_idx(s->p->ip)][ip_idx(to)] || n->cut[ip_idx(to)][ip_idx(s->p->ip)]) {
 		if (n->w->now < s->give_up) {
@@ -310,7 +311,7 @@ static void connect_arrives(struct event *ev)
 	}
 	ev->fn = arrived;
 	ev->what = "bytes";
-	l = s->error ? NULL : find_listener(n, &s->remote);
+	l = s->error ? NULL : find_listener(n, &s->remote, s->p->ip);
 	if (!l) {
 		s->error = s->error ? s->error : ECONNREFUSED;
 		s->state = S_FAILED;
@@ -381,8 +382,13 @@ ssize_t sim_recv(struct env_sock *s, const struct iovec *iov, int n)
 		s->peer->want_out = false;
 		sock_event(s->peer, ENV_SOCK_OUT);
 	}
-	if (got)
+	if (got) {
+		/* A short count: nobody asks again, so an end that came with it has its own call.
+		 */
+		if (cds_list_empty(&s->ready) && (s->eof || s->reset))
+			sock_event(s, ENV_SOCK_IN);
 		return got;
+	}
 	if (s->reset)
 		return -ECONNRESET;
 	if (s->eof)
@@ -406,11 +412,16 @@ ssize_t sim_send(struct env_sock *s, const struct iovec *iov, int n)
 		s->want_out = true;
 		return -EAGAIN;
 	}
-	if (len > WINDOW - s->peer->unread)
+	/* A short count: nobody asks again, the callback comes when there is room. */
+	if (len > WINDOW - s->peer->unread) {
 		len = WINDOW - s->peer->unread;
-	/* now and then the kernel takes less than it is given */
-	if (len > 1 && prng_chance(&s->net->w->rnd_net, 1, 50))
-		len = (size_t)prng_in(&s->net->w->rnd_net, 1, len);
+		s->want_out = true;
+	} else if (len > 1 && prng_chance(&s->net->w->rnd_net, 1, 50)) {
+		size_t some = (size_t)prng_in(&s->net->w->rnd_net, 1, len);
+		if (some < len)
+			sock_event(s, ENV_SOCK_OUT);
+		len = some;
+	}
 	if (len)
 		carry(s->peer, K_DATA, iov, n, len, 0);
 	return (ssize_t)len;

@@ -1,7 +1,7 @@
 /* sim.c - one run: a cluster, clients, a phase in which anything survivable may happen, a phase in
  * which all heals and must come to rest, the checks.
  *
- *   sim --seed N [--count N] [--log] [--until SECONDS]
+ *   sim --seed N [--count N] [--log] [--until SECONDS] [--no-faults]
  */
 #include "config.h"
 
@@ -40,6 +40,7 @@ struct run {
 };
 
 static uint64_t until_ns = UINT64_MAX;
+static bool no_faults;
 
 static bool step(struct run *r)
 {
@@ -310,7 +311,7 @@ static bool start_all(struct run *r)
 	if (!run_until(r, admin_ready, 60 * SEC, "format and create"))
 		return false;
 	admin_end(r);
-	return true;
+	return run_until(r, at_rest, 20 * SEC, "rest after format and create");
 }
 
 static void start_clients(struct run *r)
@@ -354,7 +355,8 @@ static void phases(struct run *r)
 	r->shape.fault_ns += r->w.now;
 	r->fault.fn = one_fault;
 	r->fault.what = "fault";
-	event_set(&r->w, &r->fault, r->w.now + 500 * MS);
+	if (!no_faults)
+		event_set(&r->w, &r->fault, r->w.now + 500 * MS);
 	while (!time_over(r))
 		if (!step(r))
 			return;
@@ -425,11 +427,9 @@ static int one_seed(uint64_t seed, bool log)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"seed", 1, NULL, 's'},
-						{"count", 1, NULL, 'c'},
-						{"log", 0, NULL, 'l'},
-						{"until", 1, NULL, 'u'},
-						{NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
+		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {NULL, 0, NULL, 0}};
 	uint64_t seed = 1, count = 1, passed = 0, failed = 0;
 	bool log = false;
 	int opt;
@@ -440,6 +440,7 @@ int main(int argc, char **argv)
 		case 'c': count = strtoull(optarg, NULL, 0); break;
 		case 'l': log = true; break;
 		case 'u': until_ns = (uint64_t)(atof(optarg) * 1e9); break;
+		case 'n': no_faults = true; break;
 		default: return 64;
 		}
 	for (uint64_t i = 0; i < count; i++) {

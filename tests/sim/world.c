@@ -122,9 +122,12 @@ void event_set(struct world *w, struct event *ev, uint64_t at)
 	ev->at = at < w->now ? w->now : at;
 	ev->nr = ++w->next_nr;
 	if (w->nr_heap == w->cap_heap) {
+		struct proc *before = w->running;
+		w->running = NULL; /* the world's memory, whoever runs */
 		w->cap_heap = w->cap_heap ? 2 * w->cap_heap : 1024;
 		w->heap = realloc(w->heap, w->cap_heap * sizeof(*w->heap));
 		assert(w->heap);
+		w->running = before;
 	}
 	put(w, w->nr_heap++, ev);
 	sift(w, w->nr_heap - 1);
