@@ -88,6 +88,8 @@ static co_fn int scan_name(struct store *st, const char *name)
 	if (!parse_oid(name, &oid))
 		return 0;
 	int r = header_read(st, oid, &h, &len); /* ~ */
+	if (r == -EIO) /* one bad sector is no reason to give up all others */
+		r = -EILSEQ;
 	if (r < 0 && r != -EILSEQ)
 		return r;
 	return take(st, oid, &h, len, r == 0);

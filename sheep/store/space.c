@@ -14,7 +14,7 @@
 #define TIGHT		 (1ull << 30) /* less than this above the reserve: look more often */
 #define RESERVE_MIN	 (64ull << 20)
 #define RESERVE_MAX	 (8ull << 30)
-#define FLOOR		 (1ull << 20)
+#define FLOOR		 (4ull << 20) /* so much is left even by repair */
 
 static uint64_t reserve(const struct store *st)
 {

@@ -174,10 +174,16 @@ static co_fn int have_dir(struct store *st, struct env_file *at, const char *nam
 	return st_open_at(st, at, name, O_RDONLY | O_DIRECTORY, ret); /* ~ */
 }
 
-static co_fn int open_dirs(struct store *st, char **err)
+static co_fn int open_dirs(struct store *st, bool fresh, char **err)
 {
-	int r = have_dir(st, st->dir, "obj", &st->obj); /* ~ */
+	int r = fresh ? have_dir(st, st->dir, "obj", &st->obj)				  /* ~ */
+		      : st_open_at(st, st->dir, "obj", O_RDONLY | O_DIRECTORY, &st->obj); /* ~ */
 
+	if (r == -ENOENT)
+		st_says(err,
+			"%s/obj is missing: is its disk mounted? If the objects are really gone, "
+			"give an empty directory; the data will come from the other nodes",
+			st->conf.dir);
 	if (r == 0)
 		r = have_dir(st, st->obj, ".stale", &st->stale); /* ~ */
 	if (r == 0 && !st->conf.nosync)
@@ -220,7 +226,7 @@ static co_fn int ident_start(struct store *st)
 
 static co_fn int open_objects(struct store *st, bool fresh, char **err)
 {
-	int r = open_dirs(st, err); /* ~ */
+	int r = open_dirs(st, fresh, err); /* ~ */
 
 	if (r == 0)
 		r = journal_open(st, fresh, err); /* ~ */
@@ -265,6 +271,7 @@ static co_fn int do_open(struct store *st, char **err)
 	bool fresh = r == 0;
 	if (fresh)
 		ident_new(st);
+	fresh = fresh || !st->journal_id;			 /* a gateway until now */
 	r = st->conf.gateway ? 0 : open_objects(st, fresh, err); /* ~ */
 	if (r == 0)
 		r = space_open(st); /* ~ */

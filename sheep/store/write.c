@@ -345,7 +345,8 @@ int store_queue(struct store_obj *o, struct store_write *w)
 	obj_becomes(lv, r);
 	if (p.intent)
 		intent_add(lv, r);
-	space_took(st, (uint64_t)p.nr * BLK);
+	uint64_t meta = w->create ? size_file(p.size) - (uint64_t)size_blks(p.size) * BLK : 0;
+	space_took(st, (uint64_t)p.nr * BLK + meta);
 	enter(lv, w, r);
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include "tests/unit/store_help.h"
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -757,7 +758,67 @@ static void t_modes(struct world *w)
 	again(w);
 	assert_int_equal(store_ident(w->st)->start, 2);
 	down(w);
+	w->conf.gateway = false; /* from now on it stores */
+	up(w);
+	assert_true(store_ident(w->st)->space > 0);
+	wr(w, &m, OID, 1, 0, 4096, CREATE);
+	again(w);
+	check(w, &m, OID, 1);
+	down(w);
 	free(m.p);
+}
+
+/* Objects that are gone are not objects that never were. */
+static void t_obj_gone(struct world *w)
+{
+	char from[160], to[160];
+	struct img m = img_new(8192);
+	up(w);
+	wr(w, &m, OID, 1, 0, 4096, CREATE);
+	down(w);
+	snprintf(from, sizeof(from), "%s/obj", w->dir);
+	snprintf(to, sizeof(to), "%s/elsewhere", w->dir);
+	assert_int_equal(rename(from, to), 0);
+	assert_int_equal(try_open(w), -ENOENT);
+	assert_non_null(strstr(w->err, "mounted"));
+	assert_int_equal(rename(to, from), 0);
+	up(w);
+	check(w, &m, OID, 1);
+	down(w);
+	free(m.p);
+}
+
+/* A disk that really fills up. */
+static void t_full(struct world *w)
+{
+	uint64_t n = 0, oid = OID, reserve_at = 0;
+	int r = 0;
+	assert_int_equal(mkdir(w->dir, 0755), 0);
+	if (mount("none", w->dir, "tmpfs", 0, "size=48m") < 0) {
+		print_message("skipped: cannot mount a tmpfs here\n");
+		return;
+	}
+	up(w);
+	for (; r == 0 && n < 200; n++) {
+		if (!reserve_at && !store_has_room(w->st, 1 << 20))
+			reserve_at = n;
+		r = wr_at(w, oid + n, 1, 0, 1 << 20, CREATE, 1 << 20, 0);
+	}
+	assert_int_equal(r, -ENOSPC);
+	assert_false(store_failed(w->st));
+	assert_true(reserve_at >= 30 && reserve_at < n); /* the reserve is what is left then */
+	assert_true(n - reserve_at >= 2);
+	assert_int_equal(store_flush(w->st), 0);
+	for (unsigned k = 0; k < 10; k++)
+		assert_int_equal(rm(w, oid + k, 2, true), 0);
+	settle(w);
+	while (!store_has_room(w->st, 1 << 20)) /* the next look at the disk */
+		co_sleep(50000000);
+	assert_int_equal(wr_at(w, oid, 3, 0, 1 << 20, CREATE, 1 << 20, 0), 0);
+	again(w);
+	assert_int_equal(store_nr_objects(w->st), n - 1 - 10 + 1);
+	down(w);
+	assert_int_equal(umount(w->dir), 0);
 }
 
 /* ---- many at once ---- */
@@ -910,6 +971,8 @@ TEST(modes)
 TEST(many)
 TEST(wrap)
 TEST(huge)
+TEST(obj_gone)
+TEST(full)
 
 int main(void)
 {
@@ -922,7 +985,8 @@ int main(void)
 		cmocka_unit_test(torn),	   cmocka_unit_test(journal_moves),
 		cmocka_unit_test(room),	   cmocka_unit_test(modes),
 		cmocka_unit_test(many),	   cmocka_unit_test(wrap),
-		cmocka_unit_test(huge),
+		cmocka_unit_test(huge),	   cmocka_unit_test(obj_gone),
+		cmocka_unit_test(full),
 	};
 	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }
