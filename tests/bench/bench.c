@@ -8,13 +8,15 @@
  * DEPTH 1 and 32); -d asks for one depth instead.  -c: cached writes, with a flush at the end.
  * -k: keep the volume.  For each test one line for people and one for programs:
  *
- *     bench test=randwrite bs=4096 depth=32 iops=... mb_s=... mean_us=... p99_us=... cpu_us=...
+ *     bench test=randwrite bs=4096 depth=32 ops=... iops=... mb_s=... mean_us=... p50_us=...
+ *         p99_us=... cpu_us=...             (one line)
  *
  * cpu_us is the client's own time per operation.  Exit status 1 when any operation failed.
  */
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -134,9 +136,10 @@ static void on_done(void *arg, int err)
 		slot_start(s);
 }
 
-static double p99(const struct bench *b)
+/* The latency that @part of 1000 operations stay below. */
+static double quantile(const struct bench *b, uint64_t part)
 {
-	uint64_t n = 0, want = b->ops - b->ops / 100;
+	uint64_t n = 0, want = (b->ops * part + 999) / 1000;
 	unsigned i = 0;
 
 	while (i < BUCKETS && (n += b->bucket[i]) < want)
@@ -173,12 +176,13 @@ static int run(struct bench *b, const char *test, unsigned depth, double seconds
 		return 1;
 	}
 	double ops = (double)b->ops, rate = ops / took, mean = (double)b->sum_ns / ops / 1e3;
-	printf("%-9s %7u bytes, depth %3u: %8.0f /s, %7.1f MB/s, mean %8.1f us, p99 %8.1f us, "
-	       "client %5.1f us\n",
-	       test, b->bytes, depth, rate, rate * b->bytes / 1e6, mean, p99(b), cpu / ops);
-	printf("bench test=%s bs=%u depth=%u iops=%.0f mb_s=%.1f mean_us=%.1f p99_us=%.1f "
-	       "cpu_us=%.2f\n",
-	       test, b->bytes, depth, rate, rate * b->bytes / 1e6, mean, p99(b), cpu / ops);
+	double mb = rate * b->bytes / 1e6, p50 = quantile(b, 500), p99 = quantile(b, 990);
+	printf("%-9s %7u bytes, depth %3u: %8.0f /s, %7.1f MB/s, mean %8.1f us, p50 %8.1f us, "
+	       "p99 %8.1f us, client %5.1f us\n",
+	       test, b->bytes, depth, rate, mb, mean, p50, p99, cpu / ops);
+	printf("bench test=%s bs=%u depth=%u ops=%" PRIu64 " iops=%.0f mb_s=%.1f mean_us=%.1f "
+	       "p50_us=%.1f p99_us=%.1f cpu_us=%.2f\n",
+	       test, b->bytes, depth, b->ops, rate, mb, mean, p50, p99, cpu / ops);
 	fflush(stdout);
 	return 0;
 }
