@@ -82,20 +82,56 @@ static void op_done(void *arg, int err)
 	free(op);
 }
 
+static struct op *op_new(struct client *c, int kind, unsigned first, unsigned nr)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	assert(op);
+	op->c = c;
+	op->start = c->w->now;
+	op->kind = kind;
+	op->first = first;
+	op->nr = nr;
+	return op;
+}
+
+static int op_read(struct op *op)
+{
+	struct client *c = op->c;
+	uint64_t len = (uint64_t)op->nr * SECTOR;
+
+	c->in_flight++;
+	op->buf = malloc(len);
+	assert(op->buf);
+	op->iov = (struct iovec){op->buf, len};
+	return sd_readv_async(c->v, &op->iov, 1, (uint64_t)op->first * SECTOR, op_done, op);
+}
+
+/* At the end everything that was ever written is read once more: each object by an owner that has
+ * settled it. */
+static void read_all(struct client *c)
+{
+	unsigned per_obj = (1u << c->shape->shift) / SECTOR;
+
+	for (unsigned i = 0; i < c->shape->nr_objects && !c->w->failed; i++) {
+		int e = op_read(op_new(c, OP_READ, i * per_obj, BIG / SECTOR));
+		if (e)
+			world_fail(c->w, "%s: cannot read: %s", c->name, sd_strerror(e));
+		while (c->in_flight && !c->w->failed)
+			co_sleep(MS);
+	}
+}
+
 /* One random operation. */
 static int op_start(struct client *c)
 {
 	struct prng *r = &c->w->rnd_work;
 	const struct sim_shape *sh = c->shape;
-	struct op *op = calloc(1, sizeof(*op));
+	struct op *op = op_new(c, OP_READ, 0, 8);
 	unsigned dice = (unsigned)prng_in(r, 0, 99);
 	unsigned per_obj = (1u << sh->shift) / SECTOR;
 	unsigned obj = (unsigned)prng_in(r, 0, sh->nr_objects - 1);
 
-	assert(op);
-	op->c = c;
-	op->start = c->w->now;
-	op->nr = 8;
 	op->first = obj * per_obj + (unsigned)prng_in(r, 0, sh->blocks - 1) * 8;
 	op->kind = dice < 45 ? OP_WRITE : dice < 92 ? OP_READ : dice < 96 ? OP_FLUSH : OP_DISCARD;
 	if (op->kind == OP_DISCARD && !sh->discards)
@@ -111,23 +147,21 @@ static int op_start(struct client *c)
 		op->first = obj * per_obj;
 		op->nr = per_obj;
 	}
+	if (op->kind == OP_READ)
+		return op_read(op);
 	c->in_flight++;
 	if (op->kind == OP_FLUSH)
 		return sd_flush_async(c->v, op_done, op);
 	uint64_t off = (uint64_t)op->first * SECTOR, len = (uint64_t)op->nr * SECTOR;
-	if (op->kind != OP_READ) {
-		op->value = op->kind == OP_WRITE ? ++c->w->next_value : 0;
-		c->w->running = NULL;
-		op->write = history_write(c->h, op->first, op->nr, op->value, op->start);
-		c->w->running = c->p;
-	}
+	op->value = op->kind == OP_WRITE ? ++c->w->next_value : 0;
+	c->w->running = NULL;
+	op->write = history_write(c->h, op->first, op->nr, op->value, op->start);
+	c->w->running = c->p;
 	if (op->kind == OP_DISCARD)
 		return sd_discard_async(c->v, len, off, op_done, op);
 	op->buf = malloc(len);
 	assert(op->buf);
 	op->iov = (struct iovec){op->buf, len};
-	if (op->kind == OP_READ)
-		return sd_readv_async(c->v, &op->iov, 1, off, op_done, op);
 	stamp(op->buf, op->first, op->nr, op->value);
 	return sd_writev_async(c->v, &op->iov, 1, off, op_done, op);
 }
@@ -161,6 +195,7 @@ static void client_run(struct client *c)
 	}
 	while (c->in_flight && !c->w->failed)
 		co_sleep(MS);
+	read_all(c);
 	if (c->w->failed)
 		return;
 	e = sd_vdi_close(c->v);

@@ -83,6 +83,11 @@ struct sim_disk {
 	unsigned errors_per_million, lose_writes;
 	bool full;
 	struct cds_list_head name_ops, files, pending;
+	/* disk_rot() */
+	struct inode *rotten;
+	uint64_t rotten_key;
+	unsigned rotten_at;
+	uint8_t rotten_bit, rotten_page[PAGE];
 };
 
 /* ---- images ---- */
@@ -809,6 +814,8 @@ bool disk_rot(struct sim_disk *d, struct prng *r)
 	size_t pos = 0;
 	uint8_t *page, *old;
 
+	if (d->rotten)
+		return false;
 	rot_candidates(d->root, list, &nr, 256);
 	if (!nr)
 		return false;
@@ -820,9 +827,35 @@ bool disk_rot(struct sim_disk *d, struct prng *r)
 	if (!old)
 		return false;
 	unsigned at = (unsigned)prng_in(r, 0, PAGE - 1), bit = 1u << prng_in(r, 0, 7);
-	page[at] ^= bit;
-	old[at] ^= bit;
+	page[at] ^= (uint8_t)bit;
+	old[at] ^= (uint8_t)bit;
+	n->refs++;
+	d->rotten = n;
+	d->rotten_key = key;
+	d->rotten_at = at;
+	d->rotten_bit = (uint8_t)bit;
+	memcpy(d->rotten_page, page, PAGE);
 	return true;
+}
+
+static void unrot(struct image *im, const struct sim_disk *d)
+{
+	uint8_t *page = map_get(&im->pages, d->rotten_key);
+
+	if (page && !memcmp(page, d->rotten_page, PAGE))
+		page[d->rotten_at] ^= d->rotten_bit;
+}
+
+/* Nobody may have noticed: what is rotten still is good again, so that it is never the only copy.
+ */
+void disk_unrot(struct sim_disk *d)
+{
+	if (!d->rotten)
+		return;
+	unrot(&d->rotten->img, d);
+	unrot(&d->rotten->old, d);
+	inode_put(d->rotten);
+	d->rotten = NULL;
 }
 
 struct sim_disk *disk_new(struct world *w, const char *name, uint64_t size)
@@ -852,6 +885,7 @@ void disk_free(struct sim_disk *d)
 	assert(cds_list_empty(&d->files) && cds_list_empty(&d->pending));
 	cds_list_for_each_entry_safe (op, next, &d->name_ops, node)
 		name_op_free(op);
+	disk_unrot(d);
 	inode_put(d->root);
 	free(d);
 }

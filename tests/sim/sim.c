@@ -1,7 +1,11 @@
 /* sim.c - one run: a cluster, clients, a phase in which anything survivable may happen, a phase in
  * which all heals and must come to rest, the checks.
  *
- *   sim --seed N [--count N] [--log] [--until SECONDS] [--no-faults]
+ *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
+ *       [--quiet]
+ *
+ * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
+ * be the same.  --log (of one seed) tells the story.
  */
 #include "config.h"
 
@@ -16,13 +20,19 @@
 #include <assert.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#define DISK_SIZE   (16ull << 30)
-#define CLIENTS_MAX 4u
-#define HEAL_NS	    (120 * SEC) /* everything must be at rest by then */
-#define EVENTS_MAX  40000000ull
+#define DISK_SIZE    (16ull << 30)
+#define CLIENTS_MAX  4u
+#define HEAL_NS	     (120 * SEC) /* everything must be at rest by then */
+#define EVENTS_MAX   40000000ull
+#define JOBS_MAX     64u
+#define SEED_SECONDS 180u /* of real time */
 
 struct run {
 	struct world w;
@@ -53,6 +63,37 @@ static bool step(struct run *r)
 	return world_step(&r->w);
 }
 
+static bool step_arg(void *arg)
+{
+	return step(arg);
+}
+
+/* What everybody was waiting for, for the story of a run that does not come to rest. */
+static void dump_line(void *arg, const char *line)
+{
+	struct node *n = arg;
+
+	fprintf(n->w->story, "    %s has %s\n", n->name, line);
+}
+
+static void dump(struct run *r)
+{
+	for (unsigned i = 0; r->w.story && i < r->shape.nr_nodes; i++) {
+		struct node *n = &r->node[i];
+		if (!n->p || !n->sh || !n->sh->cluster)
+			continue;
+		const struct view *v = cluster_view(n->sh->cluster);
+		fprintf(r->w.story, "    %s: status %d, epoch %u, %s, state %016" PRIx64 "\n",
+			n->name, (int)cluster_status(n->sh->cluster), v ? v->epoch : 0,
+			n->sh->sync && sync_at_rest(n->sh) ? "at rest" : "not at rest",
+			cluster_state_hash(n->sh->cluster));
+		co_sched_dump(n->sh->sched, dump_line, n);
+	}
+	for (unsigned i = 0; r->w.story && i < r->shape.nr_clients; i++)
+		fprintf(r->w.story, "    %s: %u in flight%s\n", r->client[i].name,
+			r->client[i].in_flight, r->client[i].finished ? ", finished" : "");
+}
+
 static bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char *what)
 {
 	uint64_t end = r->w.now + ns;
@@ -62,6 +103,7 @@ static bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, con
 			return false;
 		if (r->w.now > end) {
 			world_fail(&r->w, "waited in vain: %s", what);
+			dump(r);
 			return false;
 		}
 	}
@@ -186,15 +228,6 @@ static bool nodes_gone(struct run *r)
 
 /* ---- faults ---- */
 
-static unsigned nr_up(struct run *r)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-		n += r->node[i].p != NULL;
-	return n;
-}
-
 static void one_fault(struct event *ev)
 {
 	struct run *r = caa_container_of(ev, struct run, fault);
@@ -203,12 +236,15 @@ static void one_fault(struct event *ev)
 	unsigned dice = (unsigned)prng_in(p, 0, 99);
 
 	event_set(&r->w, ev, r->w.now + prng_in(p, 10 * MS, 1500 * MS));
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		disk_unrot(r->node[i].disk);
 	if (!n->p) {
 		node_start(n);
 	} else if (dice < 40) {
 		world_fault(&r->w, FAULT_KILL);
 		node_kill(n);
-	} else if (dice < 50) {
+	} else if (dice < 50 && (!r->shape.cached || at_rest(r))) {
+		/* What is cached survives in the other replicas: they must be there (DESIGN I1). */
 		world_fault(&r->w, FAULT_POWER);
 		node_power_cut(n);
 	} else if (dice < 55) {
@@ -240,11 +276,11 @@ static void one_fault(struct event *ev)
 		world_fault(&r->w, FAULT_STALL);
 	} else if (dice < 92 && n->started) {
 		node_stop(n);
-	} else if (disk_rot(n->disk, p)) {
+	} else if (at_rest(r) && disk_rot(n->disk, p)) {
+		/* Until the next fault: the other copies are good, and there. */
 		story(&r->w, "%s > a bit rots", n->name);
 		world_fault(&r->w, FAULT_BIT_ROT);
 	}
-	(void)nr_up;
 }
 
 static bool time_over(struct run *r)
@@ -261,6 +297,7 @@ static void heal(struct run *r)
 		disk_set_stall(r->node[i].disk, 0);
 		disk_set_errors(r->node[i].disk, 0);
 		disk_set_full(r->node[i].disk, false);
+		disk_unrot(r->node[i].disk);
 	}
 }
 
@@ -373,6 +410,9 @@ static void phases(struct run *r)
 	if (!run_until(r, clients_finished, HEAL_NS, "the clients' end"))
 		return;
 	check_histories(r);
+	if (!run_until(r, at_rest, HEAL_NS, "rest at the end") ||
+	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, r))
+		return;
 	for (unsigned i = 0; i < r->shape.nr_clients; i++)
 		client_end(&r->client[i]);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
@@ -380,7 +420,12 @@ static void phases(struct run *r)
 	run_until(r, nodes_gone, HEAL_NS, "the daemons' end");
 }
 
-static int one_seed(uint64_t seed, bool log)
+struct totals { /* of all seeds; shared with the children */
+	uint64_t passed, failed, ops, ns, faults[FAULT_NR];
+};
+
+/* @hash: of the trace. */
+static int one_seed(uint64_t seed, FILE *log, bool quiet, struct totals *sum, uint64_t *hash)
 {
 	struct run *r = calloc(1, sizeof(*r));
 	uint64_t ops = 0, longest = 0, nr_faults = 0;
@@ -388,7 +433,7 @@ static int one_seed(uint64_t seed, bool log)
 	assert(r);
 	world_init(&r->w, seed);
 	memory_world_only(&r->w);
-	r->w.story = log ? stdout : NULL;
+	r->w.story = log;
 	r->w.bus = bus_new(&r->w);
 	draw_shape(r);
 	story(&r->w, "seed %" PRIu64 ": %u nodes, %u copies, %u clients, depth %u, %u objects%s%s",
@@ -401,21 +446,27 @@ static int one_seed(uint64_t seed, bool log)
 		if (r->client[i].longest > longest)
 			longest = r->client[i].longest;
 		client_end(&r->client[i]);
-		if (r->client[i].h)
+		if (r->client[i].h && (!r->shape.shared || !i))
 			history_free(r->client[i].h);
 	}
 	admin_end(r);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		if (r->node[i].w)
 			node_done(&r->node[i]);
-	for (unsigned i = 0; i < FAULT_NR; i++)
+	for (unsigned i = 0; i < FAULT_NR; i++) {
 		nr_faults += r->w.faults[i];
-	printf("seed %" PRIu64 " %s hash %016" PRIx64 ": %" PRIu64 " ops, %" PRIu64
-	       " faults, %.1f s, %" PRIu64 " events, longest op %.1f s%s%s\n",
-	       seed, r->w.failed ? "FAILED" : "ok", r->w.hash, ops, nr_faults,
-	       (double)r->w.now / 1e9, r->w.nr_events, (double)longest / 1e9,
-	       r->w.failed ? ": " : "", r->w.why);
+		__atomic_add_fetch(&sum->faults[i], r->w.faults[i], __ATOMIC_RELAXED);
+	}
+	__atomic_add_fetch(&sum->ops, ops, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&sum->ns, r->w.now, __ATOMIC_RELAXED);
+	if (!quiet || r->w.failed)
+		printf("seed %" PRIu64 " %s hash %016" PRIx64 ": %" PRIu64 " ops, %" PRIu64
+		       " faults, %.1f s, %" PRIu64 " events, longest op %.1f s%s%s\n",
+		       seed, r->w.failed ? "FAILED" : "ok", r->w.hash, ops, nr_faults,
+		       (double)r->w.now / 1e9, r->w.nr_events, (double)longest / 1e9,
+		       r->w.failed ? ": " : "", r->w.why);
 	fflush(stdout);
+	*hash = r->w.hash;
 	int status = r->w.failed;
 	event_del(&r->w, &r->fault);
 	bus_destroy(r->w.bus);
@@ -425,15 +476,99 @@ static int one_seed(uint64_t seed, bool log)
 	return status;
 }
 
+/* The same seed gives the same trace. */
+static int seed_twice(uint64_t seed, bool quiet, struct totals *sum)
+{
+	uint64_t hash[2];
+
+	if (one_seed(seed, NULL, quiet, sum, &hash[0]))
+		return 1;
+	one_seed(seed, NULL, true, sum, &hash[1]);
+	if (hash[0] == hash[1])
+		return 0;
+	printf("seed %" PRIu64 " FAILED: two runs, two traces: %016" PRIx64 ", %016" PRIx64 "\n",
+	       seed, hash[0], hash[1]);
+	fflush(stdout);
+	return 1;
+}
+
+/* Each seed in a process of its own: one that crashes or hangs is one that failed. */
+static void ended(struct totals *sum, const pid_t *pid, const uint64_t *seed, unsigned nr_jobs,
+		  pid_t gone, int status)
+{
+	for (unsigned i = 0; i < nr_jobs; i++)
+		if (pid[i] == gone && WIFSIGNALED(status)) {
+			printf("seed %" PRIu64 " FAILED: %s\n", seed[i],
+			       WTERMSIG(status) == SIGALRM ? "it hangs"
+							   : strsignal(WTERMSIG(status)));
+			fflush(stdout);
+		}
+	if (status)
+		sum->failed++;
+	else
+		sum->passed++;
+}
+
+static void many(uint64_t first, uint64_t count, unsigned jobs, bool twice, bool quiet,
+		 struct totals *sum)
+{
+	pid_t pid[JOBS_MAX] = {0};
+	uint64_t seed[JOBS_MAX], next = first;
+	unsigned running = 0;
+
+	while (next < first + count || running) {
+		int status;
+		unsigned i = 0;
+		if (next < first + count && running < jobs) {
+			while (pid[i])
+				i++;
+			seed[i] = next++;
+			pid[i] = fork();
+			if (!pid[i]) {
+				uint64_t hash;
+				alarm(SEED_SECONDS);
+				_exit(twice || seed[i] % 20 == 0
+					      ? seed_twice(seed[i], quiet, sum)
+					      : one_seed(seed[i], NULL, quiet, sum, &hash));
+			}
+			assert(pid[i] > 0);
+			running++;
+			continue;
+		}
+		pid_t gone = wait(&status);
+		assert(gone > 0);
+		ended(sum, pid, seed, JOBS_MAX, gone, status);
+		for (i = 0; i < JOBS_MAX; i++)
+			if (pid[i] == gone)
+				pid[i] = 0;
+		running--;
+	}
+}
+
+static void print_totals(const struct totals *sum)
+{
+	printf("%" PRIu64 " operations, %.0f simulated seconds; faults:", sum->ops,
+	       (double)sum->ns / 1e9);
+	for (unsigned i = 0; i < FAULT_NR; i++)
+		if (sum->faults[i])
+			printf(" %s %" PRIu64 ",", fault_names[i], sum->faults[i]);
+	printf("\n%" PRIu64 " passed, %" PRIu64 " failed\n", sum->passed, sum->failed);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
-		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {NULL, 0, NULL, 0}};
-	uint64_t seed = 1, count = 1, passed = 0, failed = 0;
-	bool log = false;
+		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
+		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {NULL, 0, NULL, 0}};
+	uint64_t seed = 1, count = 1, hash;
+	bool log = false, twice = false, quiet = false;
+	unsigned jobs = 1;
 	int opt;
+	struct totals *sum =
+		mmap(NULL, sizeof(*sum), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
+	assert(sum != MAP_FAILED);
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (opt) {
 		case 's': seed = strtoull(optarg, NULL, 0); break;
@@ -441,14 +576,16 @@ int main(int argc, char **argv)
 		case 'l': log = true; break;
 		case 'u': until_ns = (uint64_t)(atof(optarg) * 1e9); break;
 		case 'n': no_faults = true; break;
+		case 't': twice = true; break;
+		case 'j': jobs = (unsigned)atoi(optarg); break;
+		case 'q': quiet = true; break;
 		default: return 64;
 		}
-	for (uint64_t i = 0; i < count; i++) {
-		if (one_seed(seed + i, log))
-			failed++;
-		else
-			passed++;
-	}
-	printf("%" PRIu64 " passed, %" PRIu64 " failed\n", passed, failed);
-	return failed != 0;
+	if (jobs < 1 || jobs > JOBS_MAX)
+		return 64;
+	if (count == 1 && !twice)
+		return one_seed(seed, log ? stdout : NULL, false, sum, &hash);
+	many(seed, count, jobs, twice, quiet, sum);
+	print_totals(sum);
+	return sum->failed != 0;
 }

@@ -42,6 +42,11 @@ void node_kill(struct node *n);
 void node_power_cut(struct node *n); /* kills it too */
 void node_stop(struct node *n);	     /* SIGTERM */
 
+/* ---- contents (contents.c) ---- */
+
+bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*step)(void *arg),
+		    void *arg);
+
 /* ---- logs (log.c): what a daemon logs is part of the story; instead of lib/base/log.c ---- */
 
 struct log *sim_log_new(struct world *w, const char *name);

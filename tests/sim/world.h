@@ -168,7 +168,9 @@ void disk_submit(struct proc *p, struct env_io *io);
 void disk_set_stall(struct sim_disk *d, uint64_t until);
 void disk_set_errors(struct sim_disk *d, unsigned per_million);
 void disk_set_full(struct sim_disk *d, bool full);
-bool disk_rot(struct sim_disk *d, struct prng *r); /* flips one synced bit; false: nothing to rot */
+/* Flips one synced bit; false: nothing to rot, or one is rotten already.  disk_unrot() ends it. */
+bool disk_rot(struct sim_disk *d, struct prng *r);
+void disk_unrot(struct sim_disk *d);
 
 /* ---- network (net.c) ---- */
 
