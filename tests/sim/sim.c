@@ -235,7 +235,7 @@ static void one_fault(struct event *ev)
 	struct node *n = &r->node[prng_in(p, 0, r->shape.nr_nodes - 1)];
 	unsigned dice = (unsigned)prng_in(p, 0, 99);
 
-	event_set(&r->w, ev, r->w.now + prng_in(p, 10 * MS, 1500 * MS));
+	event_set(&r->w, ev, r->w.now + prng_in(p, r->shape.gap_ns / 50, r->shape.gap_ns));
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		disk_unrot(r->node[i].disk);
 	if (!n->p) {
@@ -276,7 +276,7 @@ static void one_fault(struct event *ev)
 		world_fault(&r->w, FAULT_STALL);
 	} else if (dice < 92 && n->started) {
 		node_stop(n);
-	} else if (at_rest(r) && disk_rot(n->disk, p)) {
+	} else if (r->shape.copies > 1 && at_rest(r) && disk_rot(n->disk, p)) {
 		/* Until the next fault: the other copies are good, and there. */
 		story(&r->w, "%s > a bit rots", n->name);
 		world_fault(&r->w, FAULT_BIT_ROT);
@@ -320,7 +320,7 @@ static void draw_shape(struct run *r)
 
 	prng_init(&p, r->w.seed, 7);
 	s->nr_nodes = (unsigned)prng_in(&p, 3, 5);
-	s->copies = (unsigned)prng_in(&p, 2, 3);
+	s->copies = prng_chance(&p, 1, 8) ? 1 : (unsigned)prng_in(&p, 2, 3);
 	s->nr_clients = (unsigned)prng_in(&p, 1, 3);
 	s->shift = SD_OBJ_SHIFT_MIN;
 	s->nr_objects = (unsigned)prng_in(&p, 2, 6);
@@ -328,8 +328,10 @@ static void draw_shape(struct run *r)
 	s->depth = (unsigned)prng_in(&p, 1, 6);
 	s->discards = prng_chance(&p, 1, 2);
 	s->shared = false;
-	s->cached = prng_chance(&p, 1, 4);
-	s->fault_ns = prng_in(&p, 10, 25) * SEC;
+	s->cached = prng_chance(&p, 1, 4) && s->copies > 1;
+	static const unsigned gaps[] = {30, 100, 300, 1000};
+	s->gap_ns = gaps[prng_in(&p, 0, 3)] * MS;
+	s->fault_ns = prng_in(&p, 30, 80) * s->gap_ns / 2;
 }
 
 static bool start_all(struct run *r)
@@ -401,7 +403,7 @@ static void phases(struct run *r)
 	if (!run_until(r, healed, HEAL_NS, "rest after the faults"))
 		return;
 	story(&r->w, "all > at rest");
-	uint64_t end = r->w.now + 2 * SEC; /* the clients read on */
+	uint64_t end = r->w.now + 500 * MS; /* the clients go on */
 	while (r->w.now < end)
 		if (!step(r))
 			return;

@@ -57,6 +57,7 @@ struct sim_shape { /* drawn from the seed */
 	unsigned nr_nodes, copies, nr_clients, shift, nr_objects, blocks, depth;
 	bool discards, cached, shared;
 	uint64_t fault_ns; /* how long faults go on */
+	uint64_t gap_ns;   /* at most, from one to the next */
 };
 
 struct history;
