@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,9 @@
 #define AIO_DEPTH      1024u
 #define NR_WORKERS     4u
 #define STOP_WITHIN_NS 60000000000ull /* a stop that takes longer is given up */
+/* Buffers beyond this are given back to the kernel when they are freed: a burst of large requests
+ * leaves no memory behind. */
+#define MMAP_THRESHOLD (256 << 10)
 #define ALT_STACK      (64u << 10)
 #define START_MSG_MAX  4096u
 
@@ -327,6 +331,7 @@ int main(int argc, char **argv)
 	if (!p)
 		return 1;
 	p->start_fd = p->pid_fd = -1;
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
 	status = options_parse(argc, argv, stdout, stderr, &p->opt);
 	if (status < 0) {
 		int r = p->opt.conf.foreground ? 0 : daemonize(p);
