@@ -209,7 +209,8 @@ struct cluster_hooks {
 	/* A VDI changed (created, deleted, owner, header...). */
 	void (*vdi)(void *arg, const struct vdi *v);
 	/* Format: drop everything (before the first view of the new cluster). */
-	co_fn void (*format)(void *arg);
+	/* 0, or -errno: not done; it comes again at the next start, before anything else. */
+	co_fn int (*format)(void *arg);
 	/* Cluster shutdown was ordered: drain and stop, then leave the clean mark. */
 	void (*shutdown)(void *arg);
 	/* We are out: all connections must end; the daemon exits or comes back as a new

@@ -281,7 +281,12 @@ static void run_hooks(struct cluster *c, struct cs_out *out)
 
 	if (out->format) {
 		c->hooked = true;
-		hooks->format(c->conf.arg);	     /* ~ */
+		int r = hooks->format(c->conf.arg); /* ~ */
+		if (r < 0) { /* ES_WIPE stays: objects of the old cluster must not stand in the new
+				one */
+			member_fail_errno(c, "Cannot format the store", r);
+			return;
+		}
 		write_flags(c, c->flags & ~ES_WIPE); /* ~ */
 		view_put(TAKE(c->view, NULL));
 		c->view_done = false;
@@ -555,9 +560,14 @@ static int make_self(struct cluster *c, char **err)
 /* We died in the middle of a format: the state is of the new cluster, the objects of the old. */
 static int finish_format(struct cluster *c, char **err)
 {
-	c->conf.hooks.format(c->conf.arg); /* ~ */
+	int r = c->conf.hooks.format(c->conf.arg); /* ~ */
+
+	if (r < 0) {
+		*err = str_printf("Cannot format the store: %s", strerror(-r));
+		return r;
+	}
 	c->flags &= ~ES_WIPE;
-	int r = es_snapshot(&c->es, c->disk, c->flags); /* ~ */
+	r = es_snapshot(&c->es, c->disk, c->flags); /* ~ */
 	if (r < 0)
 		*err = str_printf("Cannot write the cluster's state: %s", strerror(-r));
 	return r;

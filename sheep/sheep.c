@@ -48,12 +48,12 @@ static void sheep_vdi(void *arg, const struct vdi *v)
 		gateway_vdi_changed(sh, v);
 }
 
-static void sheep_format(void *arg)
+static int sheep_format(void *arg)
 {
 	struct sheep *sh = arg;
 
 	if (sh->closing)
-		return;
+		return -ECANCELED;
 	log_notice(sh->log, "formatting: all objects of this node are removed");
 	gateway_format(sh);		 /* ~ */
 	int r = store_format(sh->store); /* ~ */
@@ -62,7 +62,10 @@ static void sheep_format(void *arg)
 	if (r < 0 && !sh->closing) {
 		log_err(sh->log, "cannot format: %s", strerror(-r));
 		sheep_exit(sh, 1, "the store cannot be formatted");
+	} else if (sh->closing) {
+		r = r < 0 ? r : -ECANCELED;
 	}
+	return r;
 }
 
 static void sheep_shutdown(void *arg)

@@ -38,13 +38,14 @@ static void hook_vdi(void *arg, const struct vdi *v)
 	nd->nr_vdi++;
 }
 
-static void hook_format(void *arg)
+static int hook_format(void *arg)
 {
 	struct node *nd = arg;
 
 	nd->nr_format++;
 	while (nd->block_format)
 		co_sleep(1000000);
+	return nd->fail_format;
 }
 
 static void hook_shutdown(void *arg)

@@ -40,6 +40,7 @@ struct node {
 	char *waiting, *err;
 	/* hooks */
 	bool block_view, block_format, unblocking;
+	int fail_format; /* what the hook answers */
 	unsigned nr_view, nr_format, nr_vdi, nr_shutdown, nr_out;
 	uint32_t epoch, old_epoch;
 	bool clean, given_up;

@@ -357,6 +357,19 @@ void test_format_cut(void)
 	node_started(node_up(1));
 	assert_int_equal(nodes[1].nr_format, 0);
 	WAIT(node_at(1, 3));
+	/* one that failed is not done either */
+	nodes[1].fail_format = -EIO;
+	p.done = false;
+	p.c.type = CMD_FORMAT;
+	p.c.ctime = 79;
+	co_start(sched, do_co, &p, "format");
+	WAIT(nodes[1].nr_out == 1);
+	settle();
+	node_down(1);
+	nodes[1].fail_format = 0;
+	node_started(node_up(1));
+	assert_int_equal(nodes[1].nr_format, 1);
+	WAIT(node_at(1, 2));
 	/* the same when it runs already */
 	nodes[1].block_format = true;
 	p.done = false;
