@@ -164,6 +164,9 @@ struct gw_write {
 	unsigned crc_nr;
 	uint32_t epoch; /* of this round */
 	unsigned nr_need, nr_ok, calls_out;
+#ifdef SIM_PLANTS
+	uint32_t plant_answered; /* by machine of the simulator */
+#endif
 };
 
 /* What owner_write() is to do. */

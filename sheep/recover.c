@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/plant.h"
 
 /* ---- members of older epochs ---- */
 
@@ -109,7 +110,7 @@ static int epoch_absent(struct job *j, const struct view *h, struct sync_box *b)
  * no-wait-absent).  A forced epoch has given up on who was absent then. */
 bool sync_absent(struct job *j, uint32_t e, struct sync_box *b)
 {
-	bool forced = j->view->forced;
+	bool forced = j->view->forced || PLANTED(no_wait_absent);
 
 	for (uint32_t k = j->epoch - 1; k > e && !forced && !job_over(j); k--) {
 		const struct view *h = history(j->s, k);
@@ -174,6 +175,12 @@ enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const str
 			*src = (int)i;
 			return VERDICT_TAKE;
 		}
+	for (unsigned i = 0; PLANTED(trust_equal) && i < j->view->nr; i++)
+		if (a[i].ok && (int)i != self && a[i].synced && a[self].synced && !a[self].torn &&
+		    obj_ver_cmp(a[i].ver, a[self].ver) == 0) {
+			*src = self;
+			return VERDICT_TAKE;
+		}
 	/* (2) Nobody is, and all members have answered (WHY B1j first-come). */
 	*rule1 = false;
 	for (unsigned i = 0; i < j->view->nr; i++) {
@@ -184,7 +191,8 @@ enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const str
 		return VERDICT_WAIT;
 	/* Only those who were in sync last count (WHY B1d recon-all). */
 	for (unsigned i = 0; i < j->view->nr; i++)
-		if (a[i].synced == e && (best < 0 || better(&a[i], &a[best], (int)i == self)))
+		if ((a[i].synced == e || PLANTED(recon_all)) &&
+		    (best < 0 || better(&a[i], &a[best], (int)i == self)))
 			best = (int)i;
 	*src = best;
 	if (!a[best].torn)
@@ -344,6 +352,8 @@ static int adopt(struct job *j, uint64_t oid, uint8_t copies, unsigned src, cons
 	if (job_over(j))
 		r = job_code(j);
 	else if (done)
+		r = 0;
+	else if (PLANTED(trust_higher) && obj_ver_cmp(info.ver, a->ver) > 0)
 		r = 0;
 	else if ((int)src != j->view->self &&
 		 (info.torn || obj_ver_cmp(info.ver, a->ver) != 0)) /* equal ones need no pull */

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/plant.h"
 
 struct task {
 	uint64_t oid;
@@ -267,6 +268,8 @@ static int plan_object(struct lists *l, const struct entry *e, unsigned n, struc
 	if (!t.resolve) {
 		t.src = (unsigned)src;
 		t.ver = a[src].ver;
+		if (PLANTED(trust_higher) && obj_ver_cmp(have.ver, t.ver) > 0)
+			return 0;
 		if (src == j->view->self ||
 		    (!have.torn && obj_ver_cmp(have.ver, t.ver) == 0)) /* K1 */
 			return 0;
@@ -523,7 +526,7 @@ static int drop_surplus(struct job *j)
 	while (r >= 0 && surplus_next(j, cursor, &b)) {
 		uint64_t end = ring_arc_end(j->view->ring, b.from);
 		b.to = end < b.to ? end : b.to;
-		bool may = ring_in_sync(j, &b); /* ~ */
+		bool may = PLANTED(drop_early) || ring_in_sync(j, &b); /* ~ */
 		r = over(j);
 		if (r == 0 && may)
 			r = mark_box(j, &b, 0); /* ~ */
@@ -615,6 +618,8 @@ static int one_pass(struct job *j, struct pass *p)
 		r = pass_copies(j, (uint8_t)c, p); /* ~ */
 	if (r < 0)
 		return r;
+	if (PLANTED(drop_early))
+		drop_surplus(j); /* ~ */
 	if (p->absent || p->again || any_todo(s, j->epoch) || s->torn.nr) {
 		p->again |= !p->absent;
 		return 0;

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "lib/base/crc.h"
+#include "sheep/plant.h"
 #include "sheep/sync_int.h"
 
 #define PREVIOUS_NS	200000000ull  /* a write waits for the one before it */
@@ -98,7 +99,7 @@ void replica_kick(struct sheep *sh)
 
 static bool canceled(const struct replica *rep, struct peer_call *c)
 {
-	if (!c->voided && !rep->sh->sync->stopping)
+	if ((!c->voided || PLANTED(tomb_none)) && !rep->sh->sync->stopping)
 		return false;
 	c->error = -ECANCELED;
 	return true;
@@ -289,9 +290,9 @@ static enum check write_check(struct replica *rep, struct peer_call *c, uint8_t 
 	struct obj_info info;
 
 	/* B13: a newer connection has opened; what came over the older one is not queued. */
-	if (c->voided || s->stopping)
+	if ((c->voided && !PLANTED(tomb_none)) || s->stopping)
 		return CHECK_VOID;
-	int r = sync_admit(s, q->epoch);
+	int r = PLANTED(no_epoch) && s->epoch ? 0 : sync_admit(s, q->epoch);
 	if (r == -ESTALE)
 		return CHECK_OLD;
 	if (rep->rooms.nr && room_behind(rep, q->oid, h))
@@ -300,6 +301,9 @@ static enum check write_check(struct replica *rep, struct peer_call *c, uint8_t 
 		return CHECK_SYNC;
 	if (gen_old(rep, q->oid, q->ver_gen))
 		return CHECK_FENCED;
+	if (PLANTED(done_unsynced) && store_lookup(rep->sh->store, q->oid, &info) &&
+	    obj_ver_cmp(ver, info.ver) <= 0)
+		return CHECK_DONE;
 	/* An object in todo takes no write and answers none as done (WHY B1c done-unsynced). */
 	if (!sync_in(s, q->oid, hash, copies))
 		return CHECK_SYNC;
@@ -348,7 +352,10 @@ static enum check write_try(struct write_op *op)
 	if (v == CHECK_APPLY && op->c->req.op == PEER_WRITE) {
 		op->error = store_prepare(o, &op->w); /* ~ so all is checked again */
 		if (op->error == 0) {
-			v = write_check(rep, op->c, op->copies, op->hash, &op->held);
+			if (PLANTED(no_recheck))
+				co_sleep(1000000); /* ~ */
+			else
+				v = write_check(rep, op->c, op->copies, op->hash, &op->held);
 			if (v != CHECK_APPLY)
 				store_abandon(&op->w);
 		}
@@ -580,8 +587,9 @@ static void do_read(struct replica *rep, struct peer_call *c)
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	while (!done && enter_sync(rep, c, copies, 0)) {			/* ~ */
-		struct store_obj *o = store_get(rep->sh->store, q->oid, false); /* ~ */
+	while (!done && (PLANTED(read_unsynced) ? enter_epoch(rep, c)
+						: enter_sync(rep, c, copies, 0))) { /* ~ */
+		struct store_obj *o = store_get(rep->sh->store, q->oid, false);	    /* ~ */
 		int r = -ENOMEM;
 
 		store_lookup(rep->sh->store, q->oid, &info);
@@ -592,7 +600,8 @@ static void do_read(struct replica *rep, struct peer_call *c)
 		 */
 		if (canceled(rep, c))
 			break;
-		if (sync_admit(s, q->epoch) || !sync_in(s, q->oid, sd_hash_oid(q->oid), copies))
+		if (sync_admit(s, q->epoch) ||
+		    (!PLANTED(read_unsynced) && !sync_in(s, q->oid, sd_hash_oid(q->oid), copies)))
 			continue;
 		c->rsp.ver_gen = info.ver.gen;
 		c->rsp.ver_seq = info.ver.seq;
@@ -763,11 +772,11 @@ static void dispatch(struct replica *rep, struct peer_call *c, bool local)
 	case PEER_FLUSH: do_flush(rep, c); break;     /* ~ */
 	case PEER_PING: do_ping(rep, c); break;
 	case PEER_SYNC_QUERY:
-		if (enter_epoch(rep, c)) /* ~ */
+		if (PLANTED(pull_any_epoch) || enter_epoch(rep, c)) /* ~ */
 			serve_query(s, c);
 		break;
 	case PEER_SYNC_LIST:
-		if (enter_epoch(rep, c)) /* ~ */
+		if (PLANTED(pull_any_epoch) || enter_epoch(rep, c)) /* ~ */
 			serve_list(s, c);
 		break;
 	case PEER_DROP_CHECK:
@@ -775,8 +784,8 @@ static void dispatch(struct replica *rep, struct peer_call *c, bool local)
 			serve_drop_check(s, c);
 		break;
 	case PEER_PULL:
-		if (enter_epoch(rep, c))  /* ~ */
-			serve_pull(s, c); /* ~ */
+		if (PLANTED(pull_any_epoch) || enter_epoch(rep, c)) /* ~ */
+			serve_pull(s, c);			    /* ~ */
 		break;
 	default: c->rsp.result = SD_RES_NO_SUPPORT; break;
 	}

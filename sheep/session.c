@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/plant.h"
 
 static void session_free(struct gateway *gw, struct gw_session *s)
 {
@@ -73,7 +74,9 @@ int session_enter(struct gw_op *op)
 	s = session_get(gw, op->client.client_id);
 	if (!s)
 		return SD_RES_NO_MEM;
-	if (op->client.session < s->newest)
+	if (PLANTED(no_session))
+		s->clear = UINT64_MAX;
+	else if (op->client.session < s->newest)
 		return -ECANCELED; /* refused: the client has moved on */
 	s->newest = op->client.session;
 	if (cds_list_empty(&s->ops))

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/plant.h"
 
 static int smap_reserve(struct sync_map *m, unsigned nr)
 {
@@ -150,7 +151,8 @@ static void seg_view(struct sync_seg *seg, uint32_t rank, uint32_t from_epoch, u
 		     uint32_t unused)
 {
 	for (unsigned c = 1; c <= SD_COPIES_MAX; c++) {
-		bool was = from_epoch && seg->rank < c && seg->s[c - 1] == from_epoch;
+		bool was = from_epoch && seg->rank < c &&
+			   (seg->s[c - 1] == from_epoch || PLANTED(plan_replaced));
 
 		if (rank < c && (was || (unused >> c & 1)))
 			seg->s[c - 1] = epoch;

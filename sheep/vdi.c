@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/plant.h"
 
 /* ---- VDIs ---- */
 
@@ -72,7 +73,8 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
 	v->shift = t->shift;
 	log_info(v->gw->sh->log, "this node is owner of VDI %06x, generation %llu%s", v->vid,
 		 (unsigned long long)gen, dirty ? ", dirty: objects are compared first" : "");
-	v->flush_all = true; /* WHY B5: the first flush of a generation goes to all */
+	v->flush_all =
+		!PLANTED(flush_not_all); /* WHY B5: the first flush of a generation goes to all */
 	v->index_cached = true;
 	co_cond_broadcast(&v->gw->changed);
 }
@@ -448,7 +450,9 @@ static int obj_load(struct gw_op *op, struct gw_obj *o)
 		if (gv_usable(o->v)) {
 			if (!obj_ring(o))
 				return SD_RES_HALT;
-			int r = o->v->dirty || o->ask_all ? load_dirty(o) : load_clean(o); /* ~ */
+			int r = (o->v->dirty && !PLANTED(no_recon)) || o->ask_all
+					? load_dirty(o)
+					: load_clean(o); /* ~ */
 			if (r != -EAGAIN)
 				return r;
 			if (o->v->gone)

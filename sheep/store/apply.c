@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/plant.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -178,7 +179,7 @@ static co_fn void sync_worker(void *arg)
 		struct live *lv = cds_list_first_entry(&st->syncing, struct live, touched_node);
 		cds_list_del(&lv->touched_node);
 		cds_list_add_tail(&lv->touched_node, &st->synced);
-		int r = file_sync(lv); /* ~ touched keeps it */
+		int r = PLANTED(reuse_early) ? 0 : file_sync(lv); /* ~ touched keeps it */
 		if (r < 0)
 			st_fail(st, r);
 	}

@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/plant.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,7 +17,7 @@ void intents_ready(struct store *st)
 {
 	while (!cds_list_empty(&st->iwait)) {
 		struct rec *r = cds_list_first_entry(&st->iwait, struct rec, rnode);
-		if (r->ticket > st->jr.durable)
+		if (r->ticket > st->jr.durable && !PLANTED(intent_unlogged))
 			return;
 		cds_list_del(&r->rnode);
 		cds_list_add_tail(&r->rnode, &st->ready);

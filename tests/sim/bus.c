@@ -95,7 +95,8 @@ static void view_add(struct sim_bus *sb, const struct bus_member *left, unsigned
 	struct bus_member list[NODES_MAX * 4];
 
 	memcpy(list, sb->members, sb->nr_members * sizeof(*list));
-	memcpy(list + sb->nr_members, left, nr_left * sizeof(*list));
+	if (nr_left)
+		memcpy(list + sb->nr_members, left, nr_left * sizeof(*list));
 	struct item *it = item_add(sb, true, list, (sb->nr_members + nr_left) * sizeof(*list));
 	it->nr_members = sb->nr_members;
 	it->nr_left = nr_left;

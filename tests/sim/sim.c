@@ -2,7 +2,7 @@
  * which all heals and must come to rest, the checks.
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
- *       [--quiet]
+ *       [--quiet] [--plant NAME] [--first]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
  * be the same.  --log (of one seed) tells the story.
@@ -14,6 +14,7 @@
 #include "lib/client/client.h"
 #include "sheep/cluster.h"
 #include "sheep/peer.h"
+#include "sheep/plant.h"
 #include "tests/sim/check.h"
 #include "tests/sim/sim.h"
 
@@ -51,6 +52,28 @@ struct run {
 
 static uint64_t until_ns = UINT64_MAX;
 static bool no_faults;
+#ifdef SIM_PLANTS
+enum plant planted;
+static const char *const plant_names[] = {"none",
+#define X(name) #name,
+					  PLANTS(X)
+#undef X
+};
+#endif
+
+/* --plant NAME: which bug this run has. */
+static bool plant(const char *name)
+{
+#ifdef SIM_PLANTS
+	for (unsigned i = 0; i < PLANT_NR; i++)
+		if (!strcmp(plant_names[i], name)) {
+			planted = (enum plant)i;
+			return true;
+		}
+#endif
+	fprintf(stderr, "no such plant here: %s\n", name);
+	return false;
+}
 
 static bool step(struct run *r)
 {
@@ -189,7 +212,7 @@ static void admin_end(struct run *r)
 static bool nodes_started(struct run *r)
 {
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-		if (!r->node[i].started)
+		if (!r->node[i].started || r->node[i].sh->exiting)
 			return false;
 	return true;
 }
@@ -511,7 +534,7 @@ static void ended(struct totals *sum, const pid_t *pid, const uint64_t *seed, un
 		sum->passed++;
 }
 
-static void many(uint64_t first, uint64_t count, unsigned jobs, bool twice, bool quiet,
+static void many(uint64_t first, uint64_t count, unsigned jobs, bool twice, bool quiet, bool stop,
 		 struct totals *sum)
 {
 	pid_t pid[JOBS_MAX] = {0};
@@ -519,6 +542,8 @@ static void many(uint64_t first, uint64_t count, unsigned jobs, bool twice, bool
 	unsigned running = 0;
 
 	while (next < first + count || running) {
+		if (stop && sum->failed) /* one is enough */
+			next = first + count;
 		int status;
 		unsigned i = 0;
 		if (next < first + count && running < jobs) {
@@ -562,9 +587,10 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
 		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
-		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {NULL, 0, NULL, 0}};
+		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {"plant", 1, NULL, 'p'},
+		{"first", 0, NULL, 'f'}, {NULL, 0, NULL, 0}};
 	uint64_t seed = 1, count = 1, hash;
-	bool log = false, twice = false, quiet = false;
+	bool log = false, twice = false, quiet = false, first = false;
 	unsigned jobs = 1;
 	int opt;
 	struct totals *sum =
@@ -581,13 +607,18 @@ int main(int argc, char **argv)
 		case 't': twice = true; break;
 		case 'j': jobs = (unsigned)atoi(optarg); break;
 		case 'q': quiet = true; break;
+		case 'f': first = true; break;
+		case 'p':
+			if (!plant(optarg))
+				return 64;
+			break;
 		default: return 64;
 		}
 	if (jobs < 1 || jobs > JOBS_MAX)
 		return 64;
 	if (count == 1 && !twice)
 		return one_seed(seed, log ? stdout : NULL, false, sum, &hash);
-	many(seed, count, jobs, twice, quiet, sum);
+	many(seed, count, jobs, twice, quiet, first, sum);
 	print_totals(sum);
 	return sum->failed != 0;
 }
