@@ -193,8 +193,9 @@ static bool client_resume(struct client *cl)
 	return cl->sock && !cl->paused;
 }
 
-/* One receive: the rest of a payload goes straight to its buffer, what follows to the scratch. */
-static ssize_t client_recv(struct client *cl)
+/* One receive: the rest of a payload goes straight to its buffer, what follows to the scratch.
+ * *more: it was filled, so there may be more (env_recv). */
+static ssize_t client_recv(struct client *cl, bool *more)
 {
 	struct request *rq = cl->rx;
 	struct iovec iov[2];
@@ -207,6 +208,7 @@ static ssize_t client_recv(struct client *cl)
 	}
 	iov[nr++] = (struct iovec){cl->srv->scratch, SERVER_SCRATCH};
 	ssize_t n = env_recv(cl->sock, iov, nr);
+	*more = n < 0 || (size_t)n == want + SERVER_SCRATCH;
 	if (n <= 0)
 		return n;
 	size_t direct = (size_t)n < want ? (size_t)n : want, rest = n - direct;
@@ -231,18 +233,19 @@ static ssize_t client_recv(struct client *cl)
 void client_input(struct client *cl)
 {
 	unsigned turns = 0;
+	bool more = true;
 	ssize_t n;
 
 	cl->refs++;
 	client_unpause(cl);
 	if (cl->sock && client_resume(cl)) {
-		while (cl->sock && !cl->paused) {
+		while (more && cl->sock && !cl->paused) {
 			if (turns++ == SERVER_TURN_RECVS) {
 				client_pause(cl); /* the others first; resumed by server_kick */
 				server_kick(cl->srv);
 				break;
 			}
-			n = client_recv(cl);
+			n = client_recv(cl, &more);
 			if (n == -EAGAIN)
 				break;
 			if (n == -EINTR)

@@ -265,9 +265,23 @@ static void plant_answer(struct gw_write *w, const struct gw_call *k)
 #endif
 }
 
+/* The ring, we ourselves last: the others work while we write our own copy. */
+static void ring_order(const struct gw_obj *o, uint32_t *order)
+{
+	uint32_t self = (uint32_t)o->v->gw->view->self;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < o->nr_ring; i++)
+		if (o->ring[i] != self)
+			order[n++] = o->ring[i];
+	if (n < o->nr_ring)
+		order[n] = self;
+}
+
 /* To every replica of the present ring, in this epoch, whatever it answered before (WHY B2). */
 static void write_send(struct gw_write *w)
 {
+	uint32_t order[SD_COPIES_MAX];
 	struct gw_obj *o = w->o;
 	struct gateway *gw = o->v->gw;
 	struct view *view = gw->view;
@@ -277,8 +291,9 @@ static void write_send(struct gw_write *w)
 	w->nr_need = o->nr_ring;
 	w->nr_ok = 0;
 	w->again = false;
+	ring_order(o, order);
 	for (unsigned i = 0; i < o->nr_ring; i++) {
-		if (plant_answered(w, o->ring[i]) && (w->calls_out || i + 1 < o->nr_ring)) {
+		if (plant_answered(w, order[i]) && (w->calls_out || i + 1 < o->nr_ring)) {
 			w->nr_ok++;
 			continue;
 		}
@@ -286,7 +301,7 @@ static void write_send(struct gw_write *w)
 		if (!k)
 			break; /* the round fails and is repeated */
 		k->w = w;
-		k->member = o->ring[i];
+		k->member = order[i];
 		k->epoch = w->epoch;
 		k->c.req = (struct peer_hdr){
 			.op = w->op,
@@ -313,7 +328,7 @@ static void write_send(struct gw_write *w)
 		k->c.done = write_call_done;
 		w->calls_out++;
 		o->calls_out++;
-		peer_submit(gw->sh, &view->members[o->ring[i]].inc, &k->c);
+		peer_submit(gw->sh, &view->members[order[i]].inc, &k->c);
 	}
 }
 

@@ -264,13 +264,14 @@ static size_t guess_take(struct peer_conn *conn, const struct iovec *iov, struct
 	return a + b;
 }
 
-/* One receive.  Bytes, 0 at the end, -errno. */
-static ssize_t conn_recv(struct peer_conn *conn)
+/* One receive.  Bytes, 0 at the end, -errno.  *more: it was filled, so there may be more
+ * (env_recv). */
+static ssize_t conn_recv(struct peer_conn *conn, bool *more)
 {
 	struct iovec iov[2 + 2 * PEER_GUESS_NR + 1], *g;
 	struct buf *bufs[PEER_GUESS_NR];
 	uint32_t crc_nr = conn->guess.crc_nr;
-	size_t direct = 0, left, k;
+	size_t direct = 0, room = PEER_SCRATCH, left, k;
 	unsigned nr = 0, nr_guess;
 
 	if (conn->rx_on)
@@ -283,7 +284,11 @@ static ssize_t conn_recv(struct peer_conn *conn)
 	nr_guess = guess_fill(conn, g, bufs, direct);
 	nr += 2 * nr_guess;
 	iov[nr++] = (struct iovec){conn->p->scratch, PEER_SCRATCH};
+	room += direct;
+	for (unsigned i = 0; i < nr_guess; i++)
+		room += g[2 * i].iov_len + g[2 * i + 1].iov_len;
 	ssize_t n = env_recv(conn->sock, iov, nr);
+	*more = n < 0 || (size_t)n == room;
 	left = n > 0 ? (size_t)n : 0;
 	k = left < direct ? left : direct;
 	conn->guess.nr = k < left ? 1 : conn->guess.nr; /* counted up by each that fits */
@@ -324,6 +329,7 @@ void conn_input(struct peer_conn *conn)
 {
 	struct peers *p = conn->p;
 	unsigned turns = 0;
+	bool more = true;
 
 	if (!conn->sock || conn->wait || conn->state == CONN_CONNECT)
 		return;
@@ -331,12 +337,12 @@ void conn_input(struct peer_conn *conn)
 	p->receiving = true;
 	conn->refs++;
 	if (conn_resume(conn)) {
-		while (conn->sock && !conn->wait) {
+		while (more && conn->sock && !conn->wait) {
 			if (turns++ == PEER_TURN_RECVS) {
 				conn_queue_input(conn);
 				break;
 			}
-			ssize_t n = conn_recv(conn);
+			ssize_t n = conn_recv(conn, &more);
 			if (n == -EAGAIN)
 				break;
 			if (n == -EINTR)

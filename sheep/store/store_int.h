@@ -41,7 +41,7 @@ enum {
 	POOL_KEEP_NR = 32768, /* free records and entries kept */
 };
 #define CHUNK_BYTES_MAX	    (32u << 20)	   /* checksums in memory at rest */
-#define MEM_ROUND	    (32u << 20)	   /* journalled data in memory that starts a round */
+#define MEM_ROUND	    (16u << 20)	   /* journalled data in memory that starts a round */
 #define MEM_MAX		    (64u << 20)	   /* ... that makes writers wait */
 #define INTENT_BYTES_MAX    (512ull << 20) /* written in place and not synced: replay must read it */
 #define AGE_NS		    5000000000ull  /* what is not in its file for so long starts a round */
