@@ -349,12 +349,15 @@ static enum check write_try(struct write_op *op)
 	enum check v = write_check(rep, op->c, op->copies, op->hash, &op->held);
 
 	op->error = 0;
+	if (PLANTED(no_recheck) && v == CHECK_APPLY) {
+		store_put(o);
+		co_sleep(2000000);				     /* ~ */
+		o = store_get(rep->sh->store, op->c->req.oid, true); /* ~ */
+	}
 	if (v == CHECK_APPLY && op->c->req.op == PEER_WRITE) {
 		op->error = store_prepare(o, &op->w); /* ~ so all is checked again */
 		if (op->error == 0) {
-			if (PLANTED(no_recheck))
-				co_sleep(1000000); /* ~ */
-			else
+			if (!PLANTED(no_recheck))
 				v = write_check(rep, op->c, op->copies, op->hash, &op->held);
 			if (v != CHECK_APPLY)
 				store_abandon(&op->w);

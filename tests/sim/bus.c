@@ -51,6 +51,7 @@ struct sim_bus {
 	struct bus_member members[NODES_MAX * 2];
 	unsigned nr_members;
 	struct cds_list_head sent;
+	uint64_t lag[64]; /* by ip */
 	struct death {
 		struct event ev;
 		struct sim_bus *sb;
@@ -169,6 +170,9 @@ static void schedule(struct bus *b)
 
 	if (b->pe_set || !b->member || b->next >= b->sb->nr_items)
 		return;
+	uint64_t lag = b->sb->lag[b->p->ip % 64];
+	if (lag)
+		delay += prng_in(r, 0, lag);
 	if (prng_chance(r, 1, 40)) {
 		delay += prng_in(r, 0, 100 * MS);
 		world_fault(b->sb->w, FAULT_LATE_VIEW);
@@ -177,6 +181,11 @@ static void schedule(struct bus *b)
 	b->pe.fn = deliver;
 	b->pe.drop = NULL;
 	pevent_set(b->p, &b->pe, b->sb->w->now + delay, "bus");
+}
+
+void bus_lag(struct sim_bus *sb, uint32_t ip, uint64_t ns)
+{
+	sb->lag[ip % 64] = ns;
 }
 
 static void ordered(struct event *ev)

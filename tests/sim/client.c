@@ -178,10 +178,10 @@ static void client_run(struct client *c)
 
 	assert(e == 0);
 	sd_cluster_set_connect_timeout(c->sd, 0);
-	e = sd_vdi_open(c->sd, c->volume, c->cached ? SD_OPEN_CACHE : 0, &c->v);
-	if (e) {
-		world_fail(c->w, "%s: open: %s", c->name, sd_strerror(e));
-		return;
+	/* Not while the cluster waits for its nodes; once it runs, it must. */
+	while ((e = sd_vdi_open(c->sd, c->volume, c->cached ? SD_OPEN_CACHE : 0, &c->v))) {
+		story(c->w, "%s > cannot open %s yet: %s", c->name, c->volume, sd_strerror(e));
+		co_sleep(20 * MS);
 	}
 	story(c->w, "%s > has opened %s", c->name, c->volume);
 	while (!c->stop && !c->w->failed) {
@@ -218,11 +218,9 @@ static void client_main(void *arg)
 	assert(c->sched && co_start(c->sched, client_co, c, "client"));
 }
 
-void client_start(struct client *c, struct world *w, const char *name, uint32_t ip)
+void client_start(struct client *c)
 {
-	c->w = w;
-	snprintf(c->name, sizeof(c->name), "%s", name);
-	c->p = proc_new(w, name, ip, NULL);
+	c->p = proc_new(c->w, c->name, c->ip, NULL);
 	proc_call(c->p, client_main, c);
 }
 
@@ -231,6 +229,19 @@ static void client_free_sched(void *arg)
 	struct client *c = arg;
 
 	co_sched_free(c->sched);
+}
+
+/* It dies with what it has in flight: each of its writes may be there later, or not. */
+void client_kill(struct client *c)
+{
+	if (!c->p || c->finished)
+		return;
+	story(c->w, "%s > killed", c->name);
+	co_sched_drop(c->sched);
+	proc_kill(c->p);
+	c->p = NULL;
+	c->sched = NULL;
+	c->in_flight = 0;
 }
 
 void client_end(struct client *c)

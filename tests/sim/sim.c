@@ -283,7 +283,18 @@ static void one_fault(struct event *ev)
 			world_fault(&r->w, FAULT_POWER);
 			node_power_cut(&r->node[i]);
 		}
-	} else if (dice < 75) {
+	} else if (dice < 62) {
+		struct client *c = &r->client[prng_in(p, 0, r->shape.nr_clients - 1)];
+		world_fault(&r->w, FAULT_CLIENT);
+		client_kill(c);
+		client_start(c);
+	} else if (dice < 68) {
+		bool slow = prng_chance(p, 1, 2);
+		uint64_t ns = slow ? prng_in(p, MS, r->shape.gap_ns) : 0;
+		story(&r->w, "%s > the bus lags by %u ms", n->name, (unsigned)(ns / MS));
+		bus_lag(r->w.bus, n->ip, ns);
+		world_fault(&r->w, FAULT_LATE_VIEW);
+	} else if (dice < 78) {
 		if (net_reset_one(r->w.net, n->ip, p)) {
 			story(&r->w, "%s > a connection is reset", n->name);
 			world_fault(&r->w, FAULT_RESET);
@@ -316,6 +327,8 @@ static void heal(struct run *r)
 	story(&r->w, "all > heals");
 	event_del(&r->w, &r->fault);
 	net_heal(r->w.net);
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		bus_lag(r->w.bus, r->node[i].ip, 0);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
 		disk_set_stall(r->node[i].disk, 0);
 		disk_set_errors(r->node[i].disk, 0);
@@ -380,7 +393,6 @@ static void start_clients(struct run *r)
 {
 	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
 		struct client *c = &r->client[i];
-		char name[24];
 		unsigned at = (unsigned)prng_in(&r->w.rnd_work, 0, r->shape.nr_nodes - 1);
 		for (unsigned k = 0; k < r->shape.nr_nodes; k++) {
 			size_t len = strlen(c->gateways);
@@ -388,14 +400,16 @@ static void start_clients(struct run *r)
 				 k ? "," : "", r->node[(at + k) % r->shape.nr_nodes].ip);
 		}
 		snprintf(c->volume, sizeof(c->volume), "v%u", r->shape.shared ? 0 : i);
-		snprintf(name, sizeof(name), "client%u", i);
+		snprintf(c->name, sizeof(c->name), "client%u", i);
+		c->w = &r->w;
+		c->ip = 50 + i;
 		c->shape = &r->shape;
 		c->depth = r->shape.depth;
 		c->cached = r->shape.cached;
 		c->h = r->shape.shared && i
 			       ? r->client[0].h
 			       : history_new((r->shape.nr_objects << r->shape.shift) / 512);
-		client_start(c, &r->w, name, 50 + i);
+		client_start(c);
 	}
 }
 

@@ -15,6 +15,8 @@ struct sim_bus *bus_new(struct world *w);
 void bus_destroy(struct sim_bus *sb);
 /* The members find out after a while; what it had sent is ordered, or not. */
 void bus_proc_died(struct sim_bus *sb, struct proc *p);
+/* What is ordered reaches @ip later, by up to @ns each; 0: no more. */
+void bus_lag(struct sim_bus *sb, uint32_t ip, uint64_t ns);
 void sim_bus_schedule_death(struct sim_bus *sb, struct death *d, uint64_t after);
 
 /* ---- nodes (node.c): a machine, its disk and the daemon on it ---- */
@@ -66,6 +68,7 @@ struct sd_vdi;
 struct client {
 	struct world *w;
 	char name[16], gateways[256], volume[32];
+	uint32_t ip;
 	const struct sim_shape *shape;
 	struct history *h;
 	struct proc *p;
@@ -77,7 +80,8 @@ struct client {
 	uint64_t nr_ops, longest;
 };
 
-void client_start(struct client *c, struct world *w, const char *name, uint32_t ip);
+void client_start(struct client *c);
+void client_kill(struct client *c); /* and client_start() begins anew */
 /* Its process ends: in an orderly way when it is finished. */
 void client_end(struct client *c);
 

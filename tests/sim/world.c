@@ -25,6 +25,7 @@ const char *const fault_names[FAULT_NR] = {
 	[FAULT_TORN] = "torn write",
 	[FAULT_LATE_VIEW] = "late view",
 	[FAULT_CLOCK] = "clock drift or jump",
+	[FAULT_CLIENT] = "client killed",
 };
 
 /* ---- randomness: xorshift128+, seeded by splitmix64 ---- */

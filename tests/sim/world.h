@@ -69,6 +69,7 @@ enum fault { /* counted, and named in the story */
 	     FAULT_TORN,
 	     FAULT_LATE_VIEW,
 	     FAULT_CLOCK,
+	     FAULT_CLIENT,
 	     FAULT_NR
 };
 extern const char *const fault_names[FAULT_NR];
