@@ -315,6 +315,8 @@ const struct bus_driver bus_sim = {
 	.my_address = sim_bus_my_address,
 };
 
+const struct bus_driver *const bus_drivers[] = {&bus_sim, NULL};
+
 /* ---- deaths ---- */
 
 void bus_proc_died(struct sim_bus *sb, struct proc *p)

@@ -14,6 +14,7 @@
 #define SECTOR	   512u
 #define BIG	   (128u << 10) /* an intent in the store */
 #define COROUTINES 200u
+#define IDLE	   1000u
 
 struct op {
 	struct client *c;
@@ -128,12 +129,15 @@ static int op_start(struct client *c)
 	struct prng *r = &c->w->rnd_work;
 	const struct sim_shape *sh = c->shape;
 	struct op *op = op_new(c, OP_READ, 0, 8);
-	unsigned dice = (unsigned)prng_in(r, 0, 99);
+	unsigned dice = (unsigned)prng_in(r, 0, 99), writes = c->writes;
 	unsigned per_obj = (1u << sh->shift) / SECTOR;
 	unsigned obj = (unsigned)prng_in(r, 0, sh->nr_objects - 1);
 
 	op->first = obj * per_obj + (unsigned)prng_in(r, 0, sh->blocks - 1) * 8;
-	op->kind = dice < 45 ? OP_WRITE : dice < 92 ? OP_READ : dice < 96 ? OP_FLUSH : OP_DISCARD;
+	op->kind = dice < writes ? OP_WRITE
+		   : dice < 92	 ? OP_READ
+		   : dice < 96	 ? OP_FLUSH
+				 : OP_DISCARD;
 	if (op->kind == OP_DISCARD && !sh->discards)
 		op->kind = OP_READ;
 	if (op->kind == OP_WRITE && prng_chance(r, 1, 12)) {
@@ -166,6 +170,17 @@ static int op_start(struct client *c)
 	return sd_writev_async(c->v, &op->iov, 1, off, op_done, op);
 }
 
+/* What a dead owner left different on its replicas is seen only while nobody writes. */
+static void change_mood(struct client *c)
+{
+	static const unsigned moods[] = {0, 2, 45, 45, 85, IDLE};
+
+	if (c->w->now < c->mood_until)
+		return;
+	c->writes = moods[prng_in(&c->w->rnd_work, 0, 5)];
+	c->mood_until = c->w->now + prng_in(&c->w->rnd_work, 5 * MS, 400 * MS);
+}
+
 /* libsheepdog's blocking calls wait here. */
 static void wait_turn(void *arg)
 {
@@ -185,7 +200,8 @@ static void client_run(struct client *c)
 	}
 	story(c->w, "%s > has opened %s", c->name, c->volume);
 	while (!c->stop && !c->w->failed) {
-		if (c->in_flight < c->depth) {
+		change_mood(c);
+		if (c->in_flight < c->depth && c->writes != IDLE) {
 			e = op_start(c);
 			if (e)
 				world_fail(c->w, "%s: cannot start: %s", c->name, sd_strerror(e));
@@ -220,6 +236,7 @@ static void client_main(void *arg)
 
 void client_start(struct client *c)
 {
+	c->mood_until = 0;
 	c->p = proc_new(c->w, c->name, c->ip, NULL);
 	proc_call(c->p, client_main, c);
 }

@@ -251,6 +251,15 @@ static bool nodes_gone(struct run *r)
 
 /* ---- faults ---- */
 
+static void kill_client(struct run *r)
+{
+	struct client *c = &r->client[prng_in(&r->w.rnd_fault, 0, r->shape.nr_clients - 1)];
+
+	world_fault(&r->w, FAULT_CLIENT);
+	client_kill(c);
+	client_start(c);
+}
+
 static void one_fault(struct event *ev)
 {
 	struct run *r = caa_container_of(ev, struct run, fault);
@@ -266,6 +275,13 @@ static void one_fault(struct event *ev)
 	} else if (dice < 40) {
 		world_fault(&r->w, FAULT_KILL);
 		node_kill(n);
+		if (prng_chance(p, 1, 3))
+			kill_client(r);
+		n = &r->node[prng_in(p, 0, r->shape.nr_nodes - 1)];
+		if (n->p && prng_chance(p, 1, 4)) {
+			world_fault(&r->w, FAULT_KILL);
+			node_kill(n);
+		}
 	} else if (dice < 50 && (!r->shape.cached || at_rest(r))) {
 		/* What is cached survives in the other replicas: they must be there (DESIGN I1). */
 		world_fault(&r->w, FAULT_POWER);
@@ -284,10 +300,7 @@ static void one_fault(struct event *ev)
 			node_power_cut(&r->node[i]);
 		}
 	} else if (dice < 62) {
-		struct client *c = &r->client[prng_in(p, 0, r->shape.nr_clients - 1)];
-		world_fault(&r->w, FAULT_CLIENT);
-		client_kill(c);
-		client_start(c);
+		kill_client(r);
 	} else if (dice < 68) {
 		bool slow = prng_chance(p, 1, 2);
 		uint64_t ns = slow ? prng_in(p, MS, r->shape.gap_ns) : 0;

@@ -77,6 +77,8 @@ struct client {
 	struct sd_vdi *v;
 	unsigned depth, in_flight;
 	bool cached, stop, finished;
+	unsigned writes; /* of 100 operations */
+	uint64_t mood_until;
 	uint64_t nr_ops, longest;
 };
 
