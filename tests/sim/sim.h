@@ -67,7 +67,7 @@ struct sd_cluster;
 struct sd_vdi;
 struct client {
 	struct world *w;
-	char name[16], gateways[256], volume[32];
+	char name[24], gateways[256], volume[32];
 	uint32_t ip;
 	const struct sim_shape *shape;
 	struct history *h;
