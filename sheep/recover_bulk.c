@@ -456,7 +456,8 @@ static int drop_one(struct job *j, const struct obj_info *info)
 	struct obj_info now;
 	int r = over(j);
 
-	if (r == 0 && store_lookup(st, info->oid, &now) && !sync_mine(j->s, now.hash, now.copies)) {
+	if (r == 0 && store_lookup(st, info->oid, &now) &&
+	    !sync_mine(j->s, now.hash, sync_stored_copies(j->s, &now))) {
 		w.ver = now.ver;
 		r = store_queue_remove(o, &w);
 		store_put(o);
@@ -477,7 +478,8 @@ static int surplus_objects(struct job *j, const struct sync_box *b, bool drop)
 
 	while (r == 0 && (n = store_list(j->s->sh->store, b->from, b->to, cont, h, o, info, 32))) {
 		for (unsigned i = 0; i < n && r == 0; i++) {
-			if (info[i].copies < b->clo || info[i].copies > b->chi)
+			uint8_t copies = sync_stored_copies(j->s, &info[i]);
+			if (copies < b->clo || copies > b->chi)
 				continue;
 			found = 1;
 			if (drop)
@@ -643,7 +645,7 @@ static void torn_pass(struct job *j)
 
 	while (!job_over(j) && map_next(&j->s->torn, &pos, &oid)) {
 		if (!store_lookup(j->s->sh->store, oid, &info) || !info.torn ||
-		    sync_resolve(j, oid, info.copies, 0) == 0) { /* ~ */
+		    sync_resolve(j, oid, sync_stored_copies(j->s, &info), 0) == 0) { /* ~ */
 			map_del(&j->s->torn, oid);
 			pos = 0;
 		}

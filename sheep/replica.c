@@ -90,6 +90,8 @@ void replica_kick(struct sheep *sh)
 	if (!rep)
 		return;
 	co_cond_broadcast(&rep->changed);
+	if (sh->sync)
+		sync_kick(sh->sync);
 	while ((room = map_next(&rep->rooms, &pos, NULL)))
 		cds_list_for_each_entry (h, &room->held, node)
 			co_cond_broadcast(&h->turn);
@@ -142,8 +144,8 @@ static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies,
 {
 	struct sync *s = rep->sh->sync;
 
-	while (enter_epoch(rep, c)) {					     /* ~ */
-		int r = sync_wait(s, c->req.epoch, c->req.oid, copies, gen); /* ~ */
+	while (enter_epoch(rep, c)) {							 /* ~ */
+		int r = sync_wait(s, c->req.epoch, c->req.oid, copies, gen, &c->voided); /* ~ */
 		if (!waited(c, r))
 			return false;
 		if (r == 0 && !canceled(rep, c) && sync_admit(s, c->req.epoch) == 0)
@@ -383,7 +385,8 @@ static bool write_hold(struct write_op *op, enum check v)
 	if (room_behind(op->rep, c->req.oid, h) || sync_admit(s, c->req.epoch) == -EAGAIN)
 		co_cond_wait(&h->turn, "write held"); /* ~ */
 	else if (v != CHECK_PREVIOUS)
-		return waited(c, sync_wait(s, c->req.epoch, c->req.oid, op->copies, 0)); /* ~ */
+		return waited(c, sync_wait(s, c->req.epoch, c->req.oid, op->copies, 0,
+					   &c->voided)); /* ~ */
 	else if (co_cond_wait_until(&h->turn, env_now(op->rep->sh->env) + PREVIOUS_NS,
 				    "previous write") < 0) /* ~ */
 		/* What comes before it was refused, or is behind us: it must be sent again, and so
@@ -446,6 +449,8 @@ static bool write_step(struct write_op *op)
 			c->rsp.result = SD_RES_NO_OBJ; /* it should have said CREATE */
 		else if (op->error == -ENOMEM)
 			c->rsp.result = SD_RES_NO_MEM;
+		else if (op->error == -EINVAL) /* the object has another size */
+			c->rsp.result = SD_RES_INVALID_PARMS;
 		else if (op->error == -ENOSPC)
 			store_full(op->rep, c);
 		else if (op->error < 0)
@@ -497,7 +502,7 @@ static uint32_t write_sane(const struct peer_call *c)
 	if (q->op == PEER_REMOVE)
 		return SD_RES_SUCCESS;
 	if (q->len != c->data_len || q->len > SD_DATA_LEN_MAX || (q->len && !c->data) ||
-	    q->obj_size > 1ull << SD_OBJ_SHIFT_MAX || q->off > q->obj_size ||
+	    !q->obj_size || q->obj_size > 1ull << SD_OBJ_SHIFT_MAX || q->off > q->obj_size ||
 	    q->len > q->obj_size - q->off || (!q->len && !(q->flags & PEER_F_CREATE)))
 		return SD_RES_INVALID_PARMS;
 	uint64_t pieces =

@@ -121,6 +121,16 @@ uint8_t sync_copies(struct sync *s, uint64_t oid, uint8_t copies)
 	return copies <= SD_COPIES_MAX ? copies : 0;
 }
 
+uint8_t sync_stored_copies(const struct sync *s, const struct obj_info *info)
+{
+	const struct vdi *v;
+
+	if (info->copies >= 1 && info->copies <= SD_COPIES_MAX)
+		return info->copies;
+	v = cluster_vdi(s->sh->cluster, SD_OID_VID(info->oid));
+	return v && v->copies >= 1 && v->copies <= SD_COPIES_MAX ? v->copies : 1;
+}
+
 /* ---- waiting for an object ---- */
 
 static struct want *want_get(struct sync *s, uint64_t oid, uint8_t copies)
@@ -184,7 +194,17 @@ static void wants_end(struct sync *s)
 	map_done(&s->wants);
 }
 
-int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint64_t gen)
+void sync_kick(struct sync *s)
+{
+	struct want *w;
+	size_t pos = 0;
+
+	while ((w = map_next(&s->wants, &pos, NULL)))
+		co_cond_broadcast(&w->cond);
+}
+
+int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint64_t gen,
+	      const bool *voided)
 {
 	uint64_t hash = sd_hash_oid(oid);
 	int r = 0;
@@ -193,7 +213,7 @@ int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint
 		return -EINVAL;
 	sync_enter(s);
 	for (;;) {
-		if (s->stopping) {
+		if (s->stopping || (voided && *voided)) {
 			r = -ECANCELED;
 			break;
 		}
@@ -231,7 +251,7 @@ int sync_ensure(struct sheep *sh, struct view *v, uint64_t oid, uint8_t copies)
 	while ((r = sync_admit(s, e)) == -EAGAIN && !s->stopping)
 		co_cond_wait(&s->changed, "view"); /* ~ */
 	sync_leave(s);
-	return r < 0 && r != -EAGAIN ? r : sync_wait(s, e, oid, copies, 0); /* ~ */
+	return r < 0 && r != -EAGAIN ? r : sync_wait(s, e, oid, copies, 0, NULL); /* ~ */
 }
 
 /* ---- marks ---- */
@@ -361,7 +381,7 @@ static void write_marks(struct sync *s)
 		for (unsigned i = 0; i < nr; i++)
 			if (req[i]->result == 0)
 				good[n++] = rec[i];
-		if (n && s->nr_appended > SYNC_APPEND_MAX)
+		if (n && (!s->file || s->nr_appended > SYNC_APPEND_MAX))
 			r = sync_file_write(s, s->map_epoch, s->map_name, &s->map,
 					    &s->marks); /* ~ */
 		if (n && r == 0)
@@ -478,7 +498,7 @@ static void have_scan(struct sync *s)
 	s->have = 0;
 	while ((n = store_list(s->sh->store, 0, UINT64_MAX, cont, h, o, info, 64))) {
 		for (unsigned i = 0; i < n; i++)
-			sync_have(s, info[i].copies <= SD_COPIES_MAX ? info[i].copies : 0);
+			sync_have(s, sync_stored_copies(s, &info[i]));
 		h = info[n - 1].hash;
 		o = info[n - 1].oid;
 		cont = true;

@@ -220,9 +220,10 @@ int sync_file_write(struct sync *s, uint32_t epoch, const uint8_t name[8],
 		return -ENOMEM;
 	int r = file_replace(s, buf, len, &f); /* ~ */
 	free(buf);
+	/* On an error too: it may have lost its name, and what is appended to it would be lost. */
+	sync_file_close(s); /* ~ */
 	if (r < 0)
 		return r;
-	sync_file_close(s); /* ~ */
 	s->file = f;
 	s->file_size = len;
 	s->nr_appended = 0;

@@ -191,7 +191,10 @@ uint32_t sync_synced(const struct sync *s, uint64_t oid, uint64_t hash, uint8_t 
 bool sync_in(const struct sync *s, uint64_t oid, uint64_t hash, uint8_t copies);
 /* As sync_ensure(); @gen: the owner of that generation asks for the version, nothing of it is in
  * flight. -EINVAL: not mine. */
-co_fn int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint64_t gen);
+co_fn int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint64_t gen,
+		    const bool *voided);
+/* Somebody who waits may have been voided. */
+void sync_kick(struct sync *s);
 void want_put(struct sync *s, struct want *w);
 /* Make a mark durable, then count it.  The state is durable already.  -ESTALE: the view moved on.
  */
@@ -204,6 +207,8 @@ static inline void sync_have(struct sync *s, uint8_t copies)
 }
 /* How many copies has @oid?  What is known of it if the request does not say. */
 uint8_t sync_copies(struct sync *s, uint64_t oid, uint8_t copies);
+/* Of an object in the store, never 0: one that has lost its header does not say. */
+uint8_t sync_stored_copies(const struct sync *s, const struct obj_info *info);
 
 void job_begin(struct sync *s, struct job *j);
 void job_end(struct job *j);
@@ -217,7 +222,8 @@ co_fn int job_wait(struct job *j, uint64_t ns, const char *why);
 /* ---- sync_file.c ---- */
 
 co_fn int sync_file_load(struct sync *s);
-/* Replace the file by this state; under file_lock. */
+/* Replace the file by this state; under file_lock.  On an error s->file is NULL: it must be written
+ * anew before anything is appended. */
 co_fn int sync_file_write(struct sync *s, uint32_t epoch, const uint8_t name[8],
 			  const struct sync_map *map, const struct map *marks);
 co_fn int sync_file_append(struct sync *s, const struct mark_rec *rec, unsigned nr);

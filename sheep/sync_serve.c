@@ -98,9 +98,10 @@ static int list_store(struct sync *s, const struct sync_box *b, struct rows *r)
 	while (r->nr <= SYNC_LIST_MAX &&
 	       (n = store_list(s->sh->store, b->from, b->to, cont, h, o, info, 64))) {
 		for (unsigned i = 0; i < n; i++) {
-			if (info[i].copies < b->clo || info[i].copies > b->chi)
+			uint8_t copies = sync_stored_copies(s, &info[i]);
+			if (copies < b->clo || copies > b->chi)
 				continue;
-			if (row_add(s, r, info[i].oid, info[i].hash, info[i].copies, &info[i]) < 0)
+			if (row_add(s, r, info[i].oid, info[i].hash, copies, &info[i]) < 0)
 				return -ENOMEM;
 		}
 		h = info[n - 1].hash;

@@ -101,6 +101,13 @@ static void test_nonsense(void **state)
 	k = call_op(r, A, B, 1, o, PEER_SETTLE);
 	call_submit(k, A, B);
 	call_is_(k, SD_RES_INVALID_PARMS);
+	/* a CREATE of nothing */
+	k = call_op(r, A, B, 1, o, PEER_WRITE);
+	k->c.req.ver_gen = k->c.req.ver_seq = 1;
+	k->c.req.flags = PEER_F_CREATE;
+	k->c.req.obj_size = 0;
+	call_submit(k, A, B);
+	call_is_(k, SD_RES_INVALID_PARMS);
 	/* without CREATE there is nothing to write into */
 	k = call_op(r, A, B, 1, o, PEER_WRITE);
 	k->c.req.ver_gen = k->c.req.ver_seq = 1;
@@ -199,6 +206,35 @@ static void test_voided_while_waiting(void **state)
 	rig_ms(r, 20);
 	is_ver(r, B, o, 0, 0);
 	is_ver(r, B, SD_DATA_OID(1, 1), 0, 0);
+	call_free(k);
+	call_free(l);
+}
+
+/* The same, while its object is brought in sync: it does not stay until that is done. */
+static void test_voided_in_todo(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	rig_write(r, A, ABC, o, V(1, 1), none, 0x11);
+	rig_crash(r, B);
+	rig_step(r, M(A) | M(C));
+	rig_start(r, B);
+	uint32_t e = rig_step(r, ABC);
+	rig_hold_all(r, true, false, A, PEER_SYNC_QUERY);
+	rig_hold_all(r, true, false, C, PEER_SYNC_QUERY);
+	struct call *k = call_write(r, A, B, e, o, V(1, 2), V(1, 1), 0x12);
+	struct call *l = call_read(r, A, B, e, o);
+	rig_ms(r, 20);
+	assert_int_equal(r->node[B].nr_handlers, 2);
+	rig_void(r, A, B);
+	rig_ms(r, 20);
+	assert_int_equal(r->node[B].nr_handlers, 0);
+	struct call *m = call_write(r, A, B, e, o, V(1, 2), V(1, 1), 0x12);
+	rig_hold_all(r, false, false, A, PEER_SYNC_QUERY);
+	rig_hold_all(r, false, false, C, PEER_SYNC_QUERY);
+	call_ok_(m);
+	is_ver(r, B, o, 1, 2);
 	call_free(k);
 	call_free(l);
 }
@@ -585,6 +621,7 @@ int main(void)
 		T(no_recheck),
 		T(tomb_none),
 		T(voided_while_waiting),
+		T(voided_in_todo),
 		T(no_prev),
 		T(removal),
 		T(order),

@@ -526,6 +526,60 @@ static void test_clean(void **state)
 	assert_int_equal(r->sent[PEER_SYNC_QUERY] + r->sent[PEER_SYNC_LIST], 0);
 }
 
+/* What the store says of an object whose file has lost its header: torn, of no known copies. */
+static void lose_header(struct rig *r, unsigned n, uint64_t o)
+{
+	mem_put(r->node[n].sh.store, o, V(0, 1), OBJ_SIZE, 0, 0xee);
+	mem_tear(r->node[n].sh.store, o);
+}
+
+/* It is what the others have, or goes when they do not have it (I7). */
+static void test_lost_header(void **state)
+{
+	struct rig *r = *state;
+	uint64_t o = rig_oid(r, 0), gone = rig_oid(r, 1);
+
+	rig_boot(r, ABC);
+	rig_write(r, A, M(A) | M(B), o, V(1, 1), none, 0x11);
+	rig_crash(r, B);
+	rig_step(r, M(A) | M(C));
+	rig_start(r, B);
+	lose_header(r, B, o);
+	lose_header(r, B, gone);
+	rig_step(r, ABC);
+	rig_rest(r, ABC);
+	assert_int_equal(rig_read(r, B, o), 0x11);
+	assert_int_equal(rig_read(r, B, gone), -1);
+	assert_int_equal(rig_ver(r, B, gone).seq, 0);
+}
+
+/* The same after a clean restart; beside the ring it is dropped. */
+static void test_lost_header_clean(void **state)
+{
+	struct rig *r = *state;
+	uint64_t o = rig_oid(r, 0), gone = rig_oid(r, 1);
+
+	rig_boot(r, ABC);
+	rig_rest(r, ABC);
+	rig_write(r, A, M(A) | M(B), o, V(1, 1), none, 0x11);
+	for (unsigned n = A; n <= C; n++)
+		rig_crash(r, n);
+	for (unsigned n = A; n <= C; n++) {
+		rig_start(r, n);
+		r->epoch[1].start[n] = r->node[n].sh.self.inc.start;
+	}
+	lose_header(r, B, o);
+	lose_header(r, B, gone);
+	lose_header(r, C, gone);
+	for (unsigned n = A; n <= C; n++)
+		assert_int_equal(rig_apply_clean(r, n, 1, true), 0);
+	rig_rest(r, ABC);
+	assert_int_equal(rig_read(r, B, o), 0x11);
+	assert_int_equal(rig_read(r, B, gone), -1);
+	assert_int_equal(rig_ver(r, B, gone).seq, 0);
+	assert_int_equal(rig_ver(r, C, gone).seq, 0);
+}
+
 /* Without the clean mark the epoch must have gone up; the same number again is refused. */
 static void test_same_epoch_again(void **state)
 {
@@ -953,6 +1007,8 @@ int main(void)
 		T(all_restart),
 		T(ring_moves),
 		T(clean),
+		T(lost_header),
+		T(lost_header_clean),
 		T(same_epoch_again),
 		T(unused_copies),
 		T(given_up),
