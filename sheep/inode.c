@@ -377,7 +377,8 @@ static int idx_apply(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 	if (r)
 		return r;
 	if (w->from == w->to) {
-		if (!w->durable || !v->index_cached)
+		/* A flush under way has taken index_cached, but is not over. */
+		if (!w->durable || (!v->index_cached && !v->flushing))
 			return SD_RES_SUCCESS;
 		w->to = w->first + w->nr; /* what was cached must be durable now */
 	}

@@ -304,9 +304,10 @@ static int create_inode(struct gw_op *op, struct gw_vdi *v)
 		if (!r)
 			r = owner_write(op, o, &io); /* ~ */
 		co_range_unlock(&lock);
-		if (r == -EAGAIN || r == SD_RES_HALT)
+		/* Not given up: until it is decided nobody else can have the name. */
+		if (r && r != -ECANCELED)
 			gw_wait(op->gw, GW_LOOK_NS, "create"); /* ~ */
-	} while (!v->gone && (r == -EAGAIN || r == SD_RES_HALT));
+	} while (!v->gone && r && r != -ECANCELED);
 	obj_put(o);
 	return r;
 }
