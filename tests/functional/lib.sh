@@ -12,8 +12,15 @@ export LD_LIBRARY_PATH="$build/.libs:$build/lib/client/.libs${LD_LIBRARY_PATH:+:
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=1} UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 T=$(mktemp -d "${SHEEP_TEST_DIR:-/tmp}/sheep-$(basename "$0" .sh).XXXXXX")
 BUS=local:$T/bus
-# Ports below the ephemeral range, different for tests that run at the same time.
-base=$((10000 + ($$ * 16) % 20000))
+# 16 ports below the ephemeral range that nobody listens on; script/test gives tests that run at the same time a start
+# of their own.
+base=${SHEEP_TEST_PORT:-$((10000 + ($$ * 16) % 20000))}
+ports_taken() {
+	awk -v from="$base" '$4 == "0A" { split($2, a, ":"); p = 0
+		for (i = 1; i <= 4; i++) p = p * 16 + index("0123456789ABCDEF", substr(a[length(a)], i, 1)) - 1
+		if (p >= from && p < from + 16) found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6
+}
+while ports_taken; do base=$((10000 + (base - 10000 + 2720) % 20000)); done
 export SHEEPDOG_DOG_PORT=$base
 
 fail() {
