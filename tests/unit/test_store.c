@@ -716,15 +716,20 @@ static void t_room(struct world *w)
 	assert_true(store_has_room(w->st, 1 << 20));
 	assert_false(store_has_room(w->st, 1ull << 60));
 	down(w);
-	w->conf.reserve = (uint64_t)v.f_bavail * v.f_frsize - (64u << 20);
-	up(w);
-	assert_true(store_has_room(w->st, 1 << 20));
-	assert_false(store_has_room(w->st, 1u << 30));
-	/* what is queued counts before the disk knows */
 	struct img m = img_new(48 << 20);
-	wr(w, &m, OID, 1, 0, 48 << 20, CREATE);
-	assert_false(store_has_room(w->st, 32 << 20));
-	down(w);
+	bool right = false;
+	/* again when somebody else has used or freed space meanwhile */
+	for (unsigned n = 0; n < 10 && !right; n++) {
+		assert_int_equal(statvfs(w->dir, &v), 0);
+		w->conf.reserve = (uint64_t)v.f_bavail * v.f_frsize - (64u << 20);
+		up(w);
+		right = store_has_room(w->st, 1 << 20) && !store_has_room(w->st, 1u << 30);
+		/* what is queued counts before the disk knows */
+		wr(w, &m, OID + n, 1, 0, 48 << 20, CREATE);
+		right = right && !store_has_room(w->st, 32 << 20);
+		down(w);
+	}
+	assert_true(right);
 	w->conf.reserve = 1ull << 60;
 	up(w);
 	assert_false(store_has_room(w->st, 1));
