@@ -236,6 +236,9 @@ struct cluster_conf {
  * NULL), unless hooks were called already: then hooks.out is, and 0 returned. */
 co_fn int cluster_start(struct co_sched *s, const struct cluster_conf *conf, struct cluster **ret,
 			char **waiting_for, char **err);
+/* End waits in cluster_do, now and from now on (-ENOTCONN): who sends is about to be taken down.
+ * The bus may be silent for long, or a name be in creation elsewhere.  No yield. */
+void cluster_hangup(struct cluster *c);
 /* Leave the bus, end waits in cluster_do (-ENOTCONN) and on cluster_changed, wait for own
  * coroutines, free. */
 co_fn void cluster_stop(struct cluster *c);

@@ -245,6 +245,19 @@ static int serve(struct gw_op *op, struct gw_vdi *v, struct gw_request *r)
 
 /* ---- admission ---- */
 
+static bool op_known(uint8_t opcode)
+{
+	switch (opcode) {
+	case SD_OP_READ_OBJ:
+	case SD_OP_WRITE_OBJ:
+	case SD_OP_CREATE_AND_WRITE_OBJ:
+	case SD_OP_REMOVE_OBJ:
+	case SD_OP_DISCARD_OBJ:
+	case SD_OP_FLUSH_VDI: return true;
+	default: return false;
+	}
+}
+
 /* What no state of the cluster makes right.  SD_RES_SUCCESS: go on. */
 static uint32_t request_valid(const struct gw_request *r)
 {
@@ -253,6 +266,8 @@ static uint32_t request_valid(const struct gw_request *r)
 	bool write = q->opcode == SD_OP_WRITE_OBJ || q->opcode == SD_OP_CREATE_AND_WRITE_OBJ;
 	bool inode = type == SD_OID_INODE_BIT;
 
+	if (!op_known(q->opcode)) /* of another daemon: the server knows them */
+		return SD_RES_NO_SUPPORT;
 	if (q->data_length && write != !!r->payload && q->opcode != SD_OP_FLUSH_VDI)
 		return write || r->payload ? SD_RES_INVALID_PARMS : SD_RES_SUCCESS;
 	if (type & (type - 1) || (oid & (7ull << 56)))

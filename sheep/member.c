@@ -460,7 +460,7 @@ static int do_once(struct cluster *c, struct cmd *cmd)
 	struct waiter w = {.cmd = cmd};
 	struct enc e = {0};
 
-	if (c->is_out || c->stopping)
+	if (c->is_out || c->stopping || c->hung_up)
 		return -ENOTCONN;
 	w.id = ++c->next_id;
 	msg_begin(&e, cmd->type, w.id);
@@ -657,6 +657,12 @@ static void cluster_free(struct cluster *c)
 	view_put(c->view);
 	free(c->out_reason);
 	free(c);
+}
+
+void cluster_hangup(struct cluster *c)
+{
+	c->hung_up = true;
+	waiters_fail(c);
 }
 
 void cluster_stop(struct cluster *c)

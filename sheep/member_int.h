@@ -117,6 +117,7 @@ struct cluster {
 	bool started; /* cluster_start() has returned 0 */
 	bool hooked;  /* a hook was called */
 	bool stopping, is_out, out_told, refused;
+	bool hung_up; /* cluster_hangup() */
 	char *out_reason;
 };
 

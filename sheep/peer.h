@@ -134,6 +134,9 @@ void sync_done(struct sheep *sh); /* free; NULL sh->sync is fine */
  * the new epoch durable, then admits requests of that epoch (older ones are refused from the start
  * of the call). 0, or -errno: the map could not be written: this node must leave. */
 co_fn int sync_view(struct sheep *sh, struct view *old, struct view *new_view, bool clean);
+/* From the format hook, before store_format(): nothing is served any more, and who holds an object
+ * lets go of it soon.  No yield. */
+void sync_pause(struct sheep *sh);
 /* From the format hook, after store_format(): forget everything. */
 co_fn int sync_format(struct sheep *sh);
 /* For `dog` and tests: objects' share that is not in sync here (0: all of mine is in sync in the

@@ -116,7 +116,7 @@ static uint64_t forward_read_len(const struct peer_hdr *h)
 	struct sd_req req;
 
 	memcpy(&req, h->client, sizeof(req));
-	return req.flags & SD_FLAG_WRITE ? 0 : req.data_length;
+	return req.opcode == SD_OP_READ_OBJ ? req.data_length : 0;
 }
 
 /* Bytes of memory that it may take to serve it; above PEER_DATA_MAX: nonsense. */

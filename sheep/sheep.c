@@ -15,6 +15,8 @@
 #define POOL_KEEP	 (32u << 20)
 #define TICK_NS		 1000000000ull
 #define DRAIN_MS	 5000u		/* an orderly stop waits that long for what is in flight */
+#define FORMAT_WAIT_NS	 10000000000ull /* for objects to be let go of */
+#define FORMAT_AGAIN_NS	 10000000ull
 #define SHUTDOWN_WAIT_NS 10000000000ull /* and a cluster shutdown for the other gateways */
 
 /* ---- hooks of the cluster ---- */
@@ -48,6 +50,22 @@ static void sheep_vdi(void *arg, const struct vdi *v)
 		gateway_vdi_changed(sh, v);
 }
 
+/* Requests that are being worked on hold objects: they end soon, since the peers' connections are
+ * void (those of now are of the new cluster: hello.cluster_ctime) and nothing is served. */
+static int format_store(struct sheep *sh)
+{
+	const uint64_t until = env_now(sh->env) + FORMAT_WAIT_NS;
+	struct view nobody = {0};
+	int r;
+
+	peer_view_changed(sh, &nobody);
+	sync_pause(sh);
+	while ((r = store_format(sh->store)) == -EBUSY && !sh->closing && /* ~ */
+	       env_now(sh->env) < until)
+		co_sleep(FORMAT_AGAIN_NS); /* ~ */
+	return r;
+}
+
 static int sheep_format(void *arg)
 {
 	struct sheep *sh = arg;
@@ -55,8 +73,8 @@ static int sheep_format(void *arg)
 	if (sh->closing)
 		return -ECANCELED;
 	log_notice(sh->log, "formatting: all objects of this node are removed");
-	gateway_format(sh);		 /* ~ */
-	int r = store_format(sh->store); /* ~ */
+	gateway_format(sh);	  /* ~ */
+	int r = format_store(sh); /* ~ */
 	if (r == 0 && !sh->closing)
 		r = sync_format(sh); /* ~ */
 	if (r < 0 && !sh->closing) {
@@ -243,6 +261,8 @@ static void sheep_close(struct sheep *sh)
 	sh->closing = true;
 	if (sh->server)
 		server_hangup(sh);
+	if (sh->cluster)
+		cluster_hangup(sh->cluster);
 	if (sh->gateway)
 		gateway_stop(sh); /* ~ */
 	server_stop(sh);	  /* ~ */

@@ -644,6 +644,17 @@ static void forget(struct sync *s)
 	s->have = UINT32_MAX;
 }
 
+void sync_pause(struct sheep *sh)
+{
+	struct sync *s = sh->sync;
+
+	s->refuse = UINT32_MAX; /* until sync_format() */
+	s->epoch = 0;
+	wants_end(s);
+	jobs_wake(s);
+	replica_kick(sh);
+}
+
 int sync_format(struct sheep *sh)
 {
 	struct sync *s = sh->sync;

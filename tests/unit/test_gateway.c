@@ -112,6 +112,8 @@ static void admission(void **state)
 	assert_int_equal(rq_read(r, 0, SD_OID_ATTR_BIT | 5ull << 32, 0, got, 1), SD_RES_NO_OBJ);
 	assert_int_equal(rq(r, 0, WRITE, SD_OID_ATTR_BIT | 5ull << 32, 0, pat(1), 1, 0),
 			 SD_RES_NO_SUPPORT);
+	/* another daemon forwards what our server never would */
+	assert_int_equal(rq(r, 0, 0x77, SD_DATA_OID(vid, 0), 0, NULL, 4096, 0), SD_RES_NO_SUPPORT);
 	/* snapshots: data objects are read-only, vmstate and reads are not */
 	rig_vdi(r, vid)->snap_ctime = 1;
 	assert_int_equal(rq(r, 0, CREATE, SD_DATA_OID(vid, 0), 0, pat(1), 1, 0), SD_RES_READONLY);

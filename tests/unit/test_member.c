@@ -306,6 +306,28 @@ static void test_create_twice(void)
 	assert_int_equal(q.c.ret_vid, a.ret_vid + 1);
 }
 
+/* Commands that wait, for the bus or for a name that another one is creating, end with hangup. */
+static void test_hangup(void)
+{
+	struct pair p = {.n = 2, .c = {.type = CMD_VDI_CREATE, .name = "v"}};
+	struct pair q = {.n = 2, .c = {.type = CMD_BARRIER}};
+
+	cluster_of(2);
+	assert_int_equal(DO(1, .type = CMD_VDI_CREATE, .name = "v", .time = 1), OK);
+	co_start(sched, do_co, &p, "create");
+	settle();
+	fake_hold(bus_of(2));
+	co_start(sched, do_co, &q, "barrier");
+	settle();
+	assert_false(p.done || q.done);
+	cluster_hangup(nodes[2].c);
+	WAIT(p.done && q.done);
+	assert_int_equal(p.r, -ENOTCONN);
+	assert_int_equal(q.r, -ENOTCONN);
+	struct cmd k = {.type = CMD_BARRIER};
+	assert_int_equal(do_cmd(2, &k), -ENOTCONN);
+}
+
 static void test_refused(void)
 {
 	cluster_of(2);
@@ -411,6 +433,7 @@ TEST(persist_before_answer)
 TEST(torn_log)
 TEST(owner_dies)
 TEST(create_twice)
+TEST(hangup)
 TEST(clean_restart)
 TEST(refused)
 TEST(out)
@@ -442,6 +465,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(run_torn_log),
 		cmocka_unit_test(run_owner_dies),
 		cmocka_unit_test(run_create_twice),
+		cmocka_unit_test(run_hangup),
 		cmocka_unit_test(run_clean_restart),
 		cmocka_unit_test(run_refused),
 		cmocka_unit_test(run_out),
