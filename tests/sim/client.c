@@ -173,7 +173,7 @@ static int op_start(struct client *c)
 /* What a dead owner left different on its replicas is seen only while nobody writes. */
 static void change_mood(struct client *c)
 {
-	static const unsigned moods[] = {0, 2, 45, 45, 85, IDLE};
+	static const unsigned moods[] = {0, 5, 45, 45, 90, IDLE};
 
 	if (c->w->now < c->mood_until)
 		return;
@@ -236,7 +236,6 @@ static void client_main(void *arg)
 
 void client_start(struct client *c)
 {
-	c->mood_until = 0;
 	c->p = proc_new(c->w, c->name, c->ip, NULL);
 	proc_call(c->p, client_main, c);
 }

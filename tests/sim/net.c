@@ -20,6 +20,7 @@
 #define CUT_RETRY   (5 * MS)
 #define CONNECT_MAX (30 * SEC) /* over a cut that does not heal */
 #define IPS	    64u
+#define DOOM_BYTES  512u
 
 enum kind { K_DATA, K_EOF, K_RESET };
 
@@ -62,6 +63,10 @@ struct sim_net {
 	bool cut[IPS][IPS];
 	uint64_t slow[IPS];
 	uint16_t next_port;
+	/* net_on_send() */
+	struct event *doom;
+	unsigned doom_left;
+	uint32_t doomed;
 };
 
 static unsigned ip_idx(uint32_t ip)
@@ -145,6 +150,30 @@ static void arrived(struct event *ev)
 	arm(s);
 }
 
+/* Somebody sends data to another node: the moment at which a death does the most harm. */
+static void doom(struct sim_net *n, const struct env_sock *to, size_t len)
+{
+	uint32_t from = addr_ip(&to->remote);
+
+	if (!n->doom || len < DOOM_BYTES || from > NODES_MAX || to->p->ip > NODES_MAX ||
+	    from == to->p->ip || --n->doom_left)
+		return;
+	n->doomed = from;
+	event_set(n->w, n->doom, n->w->now + prng_in(&n->w->rnd_fault, 0, 200 * US));
+	n->doom = NULL;
+}
+
+void net_on_send(struct sim_net *n, struct event *ev, unsigned nr)
+{
+	n->doom = ev;
+	n->doom_left = nr;
+}
+
+uint32_t net_doomed(const struct sim_net *n)
+{
+	return n->doomed;
+}
+
 /* To socket @to, behind what is already on its way. */
 static void carry(struct env_sock *to, enum kind kind, const struct iovec *iov, int n, size_t len,
 		  uint64_t extra)
@@ -174,6 +203,8 @@ static void carry(struct env_sock *to, enum kind kind, const struct iovec *iov, 
 	cds_list_add_tail(&c->node, &to->coming);
 	if (!to->arrive.idx)
 		arm(to);
+	if (kind == K_DATA)
+		doom(net, to, len);
 	net->w->running = before;
 }
 
@@ -451,6 +482,36 @@ void sim_sock_close(struct env_sock *s, bool reset)
 
 /* ---- deaths and faults ---- */
 
+/* What a dying process had sent arrives, or the end of it does not: a reset overtakes it, or it was
+ * never on the wire.  Each connection for itself: that is what leaves replicas different. */
+static void lose_end(struct sim_net *n, struct env_sock *to)
+{
+	struct prng *r = &n->w->rnd_net;
+	struct chunk *c, *next;
+	bool keep = prng_chance(r, 1, 2);
+
+	cds_list_for_each_entry_safe (c, next, &to->coming, node) {
+		if (keep || prng_chance(r, 1, 2))
+			continue;
+		if (c->kind == K_DATA && c->len > 1 && prng_chance(r, 1, 2)) {
+			size_t some = (size_t)prng_in(r, 1, c->len - 1);
+			to->unread -= c->len - some;
+			c->len = some;
+			c = next;
+		}
+		while (&c->node != &to->coming) {
+			next = cds_list_entry(c->node.next, struct chunk, node);
+			to->unread -= c->len;
+			cds_list_del(&c->node);
+			free(c);
+			c = next;
+		}
+		break;
+	}
+	if (cds_list_empty(&to->coming))
+		event_del(n->w, &to->arrive);
+}
+
 void net_proc_died(struct sim_net *n, struct proc *p)
 {
 	struct env_sock *s, *next;
@@ -460,9 +521,11 @@ void net_proc_died(struct sim_net *n, struct proc *p)
 		again = false;
 		cds_list_for_each_entry_safe (s, next, &n->socks, node)
 			if (s->p == p) {
+				if (s->peer)
+					lose_end(n, s->peer);
 				/* A machine without power says nothing; its peers find out late. */
 				sock_free(s, p->power_lost ? K_RESET : K_EOF,
-					  p->power_lost ? prng_in(&n->w->rnd_net, MS, 2 * SEC) : 0);
+					  p->power_lost ? prng_in(&n->w->rnd_net, MS, 2 * SEC) : 1);
 				again = true;
 				break;
 			}

@@ -41,7 +41,7 @@ struct run {
 	struct node node[NODES_MAX];
 	struct client client[CLIENTS_MAX];
 	struct history *h;
-	struct event fault;
+	struct event fault, doom;
 	bool faults_on;
 	/* the administrator: formats, creates */
 	struct proc *admin;
@@ -260,6 +260,55 @@ static void kill_client(struct run *r)
 	client_start(c);
 }
 
+/* Clients only read, for a while. */
+static void calm(struct run *r, uint64_t ns)
+{
+	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
+		r->client[i].writes = 0;
+		r->client[i].mood_until = ns == UINT64_MAX ? ns : r->w.now + ns;
+	}
+}
+
+/* An owner (or the source of a pull) dies in the middle of what it does. */
+static void doom(struct event *ev)
+{
+	struct run *r = caa_container_of(ev, struct run, doom);
+	struct node *n = &r->node[net_doomed(r->w.net) - 1];
+
+	if (!n->p || !r->faults_on)
+		return;
+	if (prng_chance(&r->w.rnd_fault, 1, 2))
+		kill_client(r);
+	if (r->w.now > r->shape.fault_ns - r->shape.calm_ns) { /* nothing covers it up any more */
+		r->shape.fault_ns = r->w.now;
+		calm(r, UINT64_MAX);
+	} else if (prng_chance(&r->w.rnd_fault, 1, 3)) {
+		calm(r, prng_in(&r->w.rnd_fault, 10 * MS, 600 * MS));
+	}
+	if (prng_chance(&r->w.rnd_fault, 1, 4) && !r->shape.cached) {
+		world_fault(&r->w, FAULT_POWER);
+		node_power_cut(n);
+	} else {
+		world_fault(&r->w, FAULT_KILL);
+		node_kill(n);
+	}
+}
+
+static void kill_all(struct run *r, bool power)
+{
+	story(&r->w, "all > %s", power ? "power cut" : "killed");
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
+		struct node *n = &r->node[i];
+		if (power)
+			node_power_cut(n);
+		else if (n->p)
+			node_kill(n);
+		else
+			continue;
+		world_fault(&r->w, power ? FAULT_POWER : FAULT_KILL);
+	}
+}
+
 static void one_fault(struct event *ev)
 {
 	struct run *r = caa_container_of(ev, struct run, fault);
@@ -270,8 +319,15 @@ static void one_fault(struct event *ev)
 	event_set(&r->w, ev, r->w.now + prng_in(p, r->shape.gap_ns / 50, r->shape.gap_ns));
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		disk_unrot(r->node[i].disk);
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		if (!r->node[i].p && prng_chance(p, r->shape.eager, 10))
+			n = &r->node[i];
 	if (!n->p) {
 		node_start(n);
+	} else if (dice < 30) {
+		r->doom.fn = doom;
+		r->doom.what = "doom";
+		net_on_send(r->w.net, &r->doom, (unsigned)prng_in(p, 1, 20));
 	} else if (dice < 40) {
 		world_fault(&r->w, FAULT_KILL);
 		node_kill(n);
@@ -286,19 +342,8 @@ static void one_fault(struct event *ev)
 		/* What is cached survives in the other replicas: they must be there (DESIGN I1). */
 		world_fault(&r->w, FAULT_POWER);
 		node_power_cut(n);
-	} else if (dice < 55) {
-		story(&r->w, "all > killed");
-		for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-			if (r->node[i].p) {
-				world_fault(&r->w, FAULT_KILL);
-				node_kill(&r->node[i]);
-			}
-	} else if (dice < 58 && !r->shape.cached) {
-		story(&r->w, "all > power cut");
-		for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
-			world_fault(&r->w, FAULT_POWER);
-			node_power_cut(&r->node[i]);
-		}
+	} else if (dice < 58) {
+		kill_all(r, dice >= 55 && !r->shape.cached);
 	} else if (dice < 62) {
 		kill_client(r);
 	} else if (dice < 68) {
@@ -316,7 +361,7 @@ static void one_fault(struct event *ev)
 		uint32_t to = 1 + (uint32_t)prng_in(p, 0, r->shape.nr_nodes - 1);
 		story(&r->w, "%s > slow link, a stall", n->name);
 		if (to != n->ip) {
-			net_slow(r->w.net, to, prng_in(p, 0, 20 * MS));
+			net_slow(r->w.net, to, prng_chance(p, 1, 3) ? 0 : prng_in(p, 0, 20 * MS));
 			world_fault(&r->w, FAULT_SLOW_LINK);
 		}
 		disk_set_stall(n->disk, r->w.now + prng_in(p, 0, 500 * MS));
@@ -339,6 +384,8 @@ static void heal(struct run *r)
 {
 	story(&r->w, "all > heals");
 	event_del(&r->w, &r->fault);
+	event_del(&r->w, &r->doom);
+	net_on_send(r->w.net, NULL, 0);
 	net_heal(r->w.net);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		bus_lag(r->w.bus, r->node[i].ip, 0);
@@ -379,8 +426,11 @@ static void draw_shape(struct run *r)
 	s->shared = false;
 	s->cached = prng_chance(&p, 1, 4) && s->copies > 1;
 	static const unsigned gaps[] = {30, 100, 300, 1000};
+	bool calm = prng_chance(&p, 1, 2);
+	s->eager = (unsigned)prng_in(&p, 0, 9);
 	s->gap_ns = gaps[prng_in(&p, 0, 3)] * MS;
 	s->fault_ns = prng_in(&p, 30, 80) * s->gap_ns / 2;
+	s->calm_ns = calm ? s->fault_ns / 2 : 0;
 }
 
 static bool start_all(struct run *r)
@@ -521,6 +571,7 @@ static int one_seed(uint64_t seed, FILE *log, bool quiet, struct totals *sum, ui
 	*hash = r->w.hash;
 	int status = r->w.failed;
 	event_del(&r->w, &r->fault);
+	event_del(&r->w, &r->doom);
 	bus_destroy(r->w.bus);
 	world_done(&r->w);
 	memory_world_only(NULL);

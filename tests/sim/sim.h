@@ -55,11 +55,13 @@ struct log *sim_log_new(struct world *w, const char *name);
 
 /* ---- clients (client.c) ---- */
 
-struct sim_shape { /* drawn from the seed */
+struct sim_shape {	/* drawn from the seed */
+	unsigned eager; /* of 10 times, a node that is down is started rather than anything else */
 	unsigned nr_nodes, copies, nr_clients, shift, nr_objects, blocks, depth;
 	bool discards, cached, shared;
 	uint64_t fault_ns; /* how long faults go on */
 	uint64_t gap_ns;   /* at most, from one to the next */
+	uint64_t calm_ns;  /* before that: the death of an owner ends it, and nobody writes again */
 };
 
 struct history;

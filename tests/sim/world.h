@@ -183,6 +183,10 @@ void net_cut(struct sim_net *n, uint32_t a, uint32_t b, bool cut);
 void net_heal(struct sim_net *n);
 /* Reset some connection of @ip in the middle of what it carries; false: there is none. */
 bool net_reset_one(struct sim_net *n, uint32_t ip, struct prng *r);
+/* Arm @ev when nodes have sent data to each other @nr times more (NULL: never mind); who sent last?
+ */
+void net_on_send(struct sim_net *n, struct event *ev, unsigned nr);
+uint32_t net_doomed(const struct sim_net *n);
 void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns);
 bool net_is_cut(struct sim_net *n, uint32_t a, uint32_t b);
 extern const struct env_ops sim_ops;
