@@ -73,12 +73,16 @@ struct ent *ent_new(struct store *st)
 
 void ent_free(struct store *st, struct ent *e)
 {
-	if (e->buf) {
-		assert(st->mem >= BLK);
-		st->mem -= BLK;
-		buf_put(e->buf);
+	while (e) {
+		struct ent *below = e->below;
+		if (e->buf) {
+			assert(st->mem >= BLK);
+			st->mem -= BLK;
+			buf_put(e->buf);
+		}
+		pool_give(&st->ents, e);
+		e = below;
 	}
-	pool_give(&st->ents, e);
 }
 
 struct rec *rec_new(struct store *st, uint32_t nr_crc)
@@ -179,6 +183,19 @@ void layer_put(struct store *st, struct layer *l, uint32_t blk, struct ent *e)
 		l->nr++;
 	}
 	*slot = e;
+}
+
+void layer_stack(struct store *st, struct layer *l, uint32_t blk, struct ent *e)
+{
+	struct ent **slot = &l->ovl[blk / CHUNK_BLKS]->e[blk % CHUNK_BLKS];
+
+	e->below = *slot;
+	if (*slot) {
+		assert((*slot)->ticket <= e->ticket);
+		*slot = e;
+	} else {
+		layer_put(st, l, blk, e);
+	}
 }
 
 struct ent *layer_get(const struct layer *l, uint32_t blk)

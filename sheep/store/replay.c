@@ -212,9 +212,9 @@ static void take_done(struct store *st, const struct journal_rec *d)
 	if (!o || !o->live)
 		return;
 	for (uint32_t b = d->blk; b - d->blk < d->nr; b++) {
-		struct ent *e = layer_get(&o->live->cur, b);
-		if (e && e->ticket == d->ref)
-			e->flags |= ENT_DONE;
+		for (struct ent *e = layer_get(&o->live->cur, b); e; e = e->below)
+			if (e->ticket == d->ref)
+				e->flags |= ENT_DONE;
 	}
 }
 
@@ -256,7 +256,10 @@ static int take_ents(struct store *st, struct live *lv, const struct journal_rec
 			e->jpos = jpos;
 			jpos += BLK;
 		}
-		layer_put(st, l, d->blk + i, e);
+		if (inplace)
+			layer_stack(st, l, d->blk + i, e);
+		else
+			layer_put(st, l, d->blk + i, e);
 	}
 	return 0;
 }

@@ -1,9 +1,11 @@
 /* replay_obj.c - applies to one object file what the journal says about it.
  *
  * Journalled blocks are copied from the journal.  Blocks of an intent must be in the file already:
- * those of one that was not known to have finished are read, and if one has neither the new nor
- * the old contents the object is torn.  An object that such an intent was to create is dropped:
- * that write, and all later ones of it, were never durable.
+ * those of one that was not known to have finished are read, and if one does not have the new
+ * contents the object is torn.  What it was to replace may be in the journal only: then that is the
+ * block's old contents, not what lies in the file, which is older than what was answered.  An
+ * object that such an intent was to create is dropped: that write, and all later ones of it, were
+ * never durable.
  */
 #include "config.h"
 
@@ -20,6 +22,7 @@ enum { RUN_BLKS = 256 };
 struct work {
 	struct live *lv;
 	struct buf *buf; /* RUN_BLKS blocks */
+	struct buf *one; /* one block; made when it is needed */
 	uint32_t torn_from, torn_to;
 	bool drop;
 };
@@ -29,10 +32,44 @@ static bool is_zero(const uint8_t *p)
 	return !p[0] && !memcmp(p, p + 1, BLK - 1);
 }
 
-static void torn_block(struct work *w, uint32_t blk, const struct ent *e, const uint8_t *p,
-		       uint32_t crc)
+/* What the torn intent @e was to replace, as far as the journal knows: NULL when the file has it.
+ * @crc: of the block in the file. */
+static const struct ent *ent_before(const struct ent *e, uint32_t crc)
+{
+	while ((e = e->below)) {
+		/* An intent that finished is in the file, under the torn one; one that did not, and
+		 * left nothing whole, was not answered before the power went. */
+		if (crc == e->crc || !(e->flags & ENT_INPLACE) || (e->flags & ENT_DONE))
+			return e;
+	}
+	return NULL;
+}
+
+/* The old contents, whole, from the journal. */
+static co_fn int restore_block(struct work *w, uint32_t blk, const struct ent *e)
 {
 	struct live *lv = w->lv;
+	struct store *st = lv->st;
+	int r = 0;
+
+	if (!w->one && !(w->one = buf_new(st->pool, BLK)))
+		return -ENOMEM;
+	r = st_rw(st, ENV_IO_READ, st->jr.file, w->one->data, BLK, e->jpos, ENV_IO_DIRECT); /* ~ */
+	if (r == 0 && crc32c(w->one->data, BLK) != e->crc)
+		r = -EIO;
+	if (r == 0)
+		r = st_rw(st, ENV_IO_WRITE, lv->file->f, w->one->data, BLK, (uint64_t)blk * BLK,
+			  0); /* ~ */
+	if (r == 0)
+		chunk_set(lv, blk, e->crc);
+	return r;
+}
+
+static co_fn int torn_block(struct work *w, uint32_t blk, const struct ent *e, const uint8_t *p,
+			    uint32_t crc)
+{
+	struct live *lv = w->lv;
+	const struct ent *before = ent_before(e, crc);
 	uint32_t old = 0;
 	enum blk_state s = chunk_state(lv, blk, &old);
 
@@ -41,9 +78,16 @@ static void torn_block(struct work *w, uint32_t blk, const struct ent *e, const 
 	w->torn_to = blk + 1;
 	if (e->flags & ENT_FRESH)
 		w->drop = true;
-	if ((s == BLK_DATA && crc == old) || (s == BLK_ZERO && is_zero(p)))
-		return;
+	if (before && crc == before->crc) {
+		chunk_set(lv, blk, crc);
+		return 0;
+	}
+	if (before && !(before->flags & ENT_INPLACE))
+		return restore_block(w, blk, before); /* ~ */
+	if (!before && ((s == BLK_DATA && crc == old) || (s == BLK_ZERO && is_zero(p))))
+		return 0;
 	chunk_set(lv, blk, e->crc); /* fits nothing: never returned as data */
+	return 0;
 }
 
 /* The blocks [blk, blk + n) are of intents. */
@@ -60,7 +104,7 @@ static co_fn int check_run(struct work *w, uint32_t blk, uint32_t n)
 		if (crc == e->crc || (e->flags & ENT_DONE))
 			chunk_set(lv, blk + i, e->crc);
 		else
-			torn_block(w, blk + i, e, p, crc);
+			r = torn_block(w, blk + i, e, p, crc); /* ~ */
 	}
 	return r;
 }
@@ -213,6 +257,7 @@ static co_fn int apply_one(struct live *lv)
 		w.buf = buf_new(st->pool, (size_t)RUN_BLKS * BLK);
 		r = w.buf ? apply_writes(&w) : -ENOMEM; /* ~ */
 		buf_put(w.buf);
+		buf_put(w.one);
 	}
 	layer_clear(st, &lv->cur);
 	layer_init(&lv->cur);

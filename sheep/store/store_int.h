@@ -73,7 +73,7 @@ struct ent {
 	uint64_t jpos; /* replay: byte in the journal file */
 	uint32_t crc;
 	uint32_t flags;
-	struct ent *next; /* pool */
+	struct ent *below; /* replay: what an intent that may be torn was to replace */
 };
 
 struct ovl {
@@ -303,6 +303,8 @@ void layer_clear(struct store *st, struct layer *l); /* all entries */
 int layer_shape(struct layer *l, uint64_t size);
 int layer_room(struct layer *l, uint32_t blk, uint32_t nr); /* so that layer_put cannot fail */
 void layer_put(struct store *st, struct layer *l, uint32_t blk, struct ent *e);
+/* As layer_put, but what was there stays known, as e->below. */
+void layer_stack(struct store *st, struct layer *l, uint32_t blk, struct ent *e);
 struct ent *layer_get(const struct layer *l, uint32_t blk);
 void layer_del(struct store *st, struct layer *l, uint32_t blk);
 /* Next entry at or after *blk; NULL: none. */

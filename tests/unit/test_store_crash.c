@@ -338,14 +338,17 @@ static bool may_be_torn(const struct seq *q, unsigned lo, unsigned i, unsigned b
 	return false;
 }
 
-static bool some_state_has(const struct seq *q, unsigned i, unsigned blk, const uint8_t *p)
+/* Old or new, and old is no older than what was durable (@lo). */
+static bool some_state_has(const struct seq *q, unsigned lo, unsigned i, unsigned blk,
+			   const uint8_t *p)
 {
 	static const uint8_t zeros[BLK]; /* below a creation */
-	if (!memcmp(zeros, p, BLK))
-		return true;
-	for (unsigned j = 0; j <= i; j++)
+	for (unsigned j = lo; j <= i; j++) {
+		if (j > lo && q->s[j].reset && !memcmp(zeros, p, BLK))
+			return true;
 		if (q->s[j].exists && !memcmp(q->s[j].img + (size_t)blk * BLK, p, BLK))
 			return true;
+	}
 	return false;
 }
 
@@ -363,7 +366,7 @@ static void check_block(struct run *r, unsigned i, bool torn, unsigned blk, stru
 	if (e < 0)
 		say(r, "read fails", blk, s->ver);
 	else if (memcmp(b->data, s->img + (size_t)blk * BLK, BLK) &&
-		 !(maybe && some_state_has(r->q, i, blk, b->data)))
+		 !(maybe && some_state_has(r->q, r->lo, i, blk, b->data)))
 		say(r, "wrong contents", blk, s->ver);
 }
 
