@@ -38,8 +38,8 @@ static void statfs_take(struct store *st, const struct env_io *io)
 	if (io->result >= 0) {
 		st->fs_total = io->fs_total;
 		st->fs_free = io->fs_free;
-		/* what is in layers is not on the disk yet */
-		st->alloc_before = st->mem;
+		/* what was in layers when it was asked may not have been on the disk yet */
+		st->alloc_before = st->mem_asked;
 	}
 	st->statfs_ns = env_now(st->env);
 }
@@ -61,8 +61,9 @@ static void refresh(struct store *st)
 	if (st->statfs_busy || env_now(st->env) - st->statfs_ns < every || st->stopping)
 		return;
 	st->statfs_busy = true;
-	st->alloc_since = 0; /* from now on; what is under way is in mem when the answer comes */
-	st->alloc_before += st->mem;
+	st->alloc_before += st->alloc_since; /* the old answer holds until the new one comes */
+	st->alloc_since = 0;		     /* from now on */
+	st->mem_asked = st->mem;
 	st->statfs = (struct env_io){
 		.op = ENV_IO_STATFS, .file = st->dir, .done = statfs_done, .arg = st};
 	env_io_submit(st->env, &st->statfs);
@@ -71,6 +72,7 @@ static void refresh(struct store *st)
 co_fn int space_open(struct store *st)
 {
 	struct env_io io = {.op = ENV_IO_STATFS, .file = st->dir};
+	st->mem_asked = st->mem;
 	int64_t r = co_io(st->s, &io); /* ~ */
 
 	statfs_take(st, &io);

@@ -255,7 +255,7 @@ struct store {
 	/* space */
 	struct env_io statfs;
 	bool statfs_busy;
-	uint64_t statfs_ns, fs_total, fs_free, alloc_since, alloc_before;
+	uint64_t statfs_ns, fs_total, fs_free, alloc_since, alloc_before, mem_asked;
 	struct co_cond scond;
 	struct journal jr;
 };

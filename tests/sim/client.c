@@ -214,6 +214,9 @@ static void client_run(struct client *c)
 	read_all(c);
 	if (c->w->failed)
 		return;
+	c->vid = c->v->vid;
+	for (unsigned i = 0; i < c->shape->nr_objects; i++)
+		c->refers[i] = c->v->index[i] == c->vid;
 	e = sd_vdi_close(c->v);
 	if (e)
 		world_fail(c->w, "%s: close: %s", c->name, sd_strerror(e));

@@ -476,6 +476,17 @@ static void start_clients(struct run *r)
 	}
 }
 
+static bool refers(void *arg, uint64_t oid)
+{
+	const struct run *r = arg;
+
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
+		if (r->client[i].vid == SD_OID_VID(oid) && SD_OID_IS_DATA(oid))
+			return SD_OID_IDX(oid) < OBJECTS_MAX &&
+			       r->client[i].refers[SD_OID_IDX(oid)];
+	return true;
+}
+
 static void check_histories(struct run *r)
 {
 	char why[512];
@@ -513,7 +524,7 @@ static void phases(struct run *r)
 		return;
 	check_histories(r);
 	if (!run_until(r, at_rest, HEAL_NS, "rest at the end") ||
-	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, r))
+	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, refers, r))
 		return;
 	for (unsigned i = 0; i < r->shape.nr_clients; i++)
 		client_end(&r->client[i]);

@@ -46,8 +46,10 @@ void node_stop(struct node *n);	     /* SIGTERM */
 
 /* ---- contents (contents.c) ---- */
 
+/* @refers: is the object part of a volume?  One that a dead owner was removing is not, and may
+ * differ until the sweep of a takeover is built. */
 bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*step)(void *arg),
-		    void *arg);
+		    bool (*refers)(void *arg, uint64_t oid), void *arg);
 
 /* ---- logs (log.c): what a daemon logs is part of the story; instead of lib/base/log.c ---- */
 
@@ -63,6 +65,8 @@ struct sim_shape {	/* drawn from the seed */
 	uint64_t gap_ns;   /* at most, from one to the next */
 	uint64_t calm_ns;  /* before that: the death of an owner ends it, and nobody writes again */
 };
+
+#define OBJECTS_MAX 64u
 
 struct history;
 struct sd_cluster;
@@ -80,6 +84,8 @@ struct client {
 	unsigned depth, in_flight;
 	bool cached, stop, finished;
 	unsigned writes; /* of 100 operations */
+	uint32_t vid;	 /* at its end: which objects its volume has */
+	bool refers[OBJECTS_MAX];
 	uint64_t mood_until;
 	uint64_t nr_ops, longest;
 };

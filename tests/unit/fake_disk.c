@@ -353,6 +353,13 @@ static unsigned change(struct disk *d, struct op op)
 	return log_add(d, op);
 }
 
+static void log_done(struct disk *d, unsigned at)
+{
+	unsigned done = log_add(d, (struct op){.kind = OP_DONE, .ref = at}); /* moves the log */
+
+	d->log[at].done = done;
+}
+
 static unsigned change_name(struct disk *d, unsigned dir, const char *name, unsigned to,
 			    unsigned from, const char *name2)
 {
@@ -361,7 +368,7 @@ static unsigned change_name(struct disk *d, unsigned dir, const char *name, unsi
 	if (from)
 		strncpy(op.name2, name2, sizeof(op.name2) - 1);
 	unsigned at = change(d, op);
-	d->log[at].done = log_add(d, (struct op){.kind = OP_DONE, .ref = at});
+	log_done(d, at);
 	return at;
 }
 
@@ -379,7 +386,7 @@ static int64_t do_open(struct disk *d, struct env_io *io)
 	}
 	if ((io->flags & O_TRUNC) && d->now.f[n->ino].size) {
 		unsigned at = change(d, (struct op){.kind = OP_TRUNC, .ino = n->ino});
-		d->log[at].done = log_add(d, (struct op){.kind = OP_DONE, .ref = at});
+		log_done(d, at);
 	}
 	io->result_file = malloc(sizeof(struct env_file));
 	*io->result_file = (struct env_file){&d->env, n->ino};
@@ -493,7 +500,7 @@ static int64_t finish(struct disk *d, struct env_io *io, unsigned at)
 	case ENV_IO_WRITE:
 	case ENV_IO_TRUNCATE:
 	case ENV_IO_PUNCH:
-		d->log[at].done = log_add(d, (struct op){.kind = OP_DONE, .ref = at});
+		log_done(d, at);
 		return io->op == ENV_IO_WRITE ? (int64_t)d->log[at].len : 0;
 	case ENV_IO_SYNC:
 	case ENV_IO_FSYNC:
