@@ -74,6 +74,7 @@ struct vdi {
 	bool deleted;	 /* tombstone: the vid stays in use */
 	bool creating;	 /* CREATE was applied, VISIBLE was not */
 	bool reclaiming; /* deleted, its objects are still being removed */
+	bool cached; /* @gen, or one before it that was not released clean, took cached writes */
 	bool cache_lost; /* next flush answers EIO once */
 	/* ownership */
 	bool owned; /* @owner holds it (it may be dead: then the next CLAIM takes over) */
@@ -118,6 +119,20 @@ const struct vdi *cluster_vdi_next(const struct cluster *c, uint32_t after_vid);
 uint32_t cluster_lookup(const struct cluster *c, const char name[256], const char tag[256],
 			uint32_t snapid, const struct vdi **ret);
 
+/* ---- leases (DESIGN 4.4; no yield) ---- */
+
+/* Does this node's lease run?  To be asked after the data of a read is there, before it is
+ * answered; without it nothing is served. */
+bool cluster_lease(const struct cluster *c);
+/* Time of env_now() before which no claim of the present epoch serves: somebody fell silent, and
+ * may still think that it is the owner.  0: no wait. */
+uint64_t cluster_serve_after(const struct cluster *c);
+/* The peer side has heard nothing of @who for SD_EXPEL_NS although it should have.  Sends
+ * CMD_ACCUSE, not more often than SD_LEASE_NS. */
+void cluster_accuse(struct cluster *c, const struct incarnation *who);
+/* The newest session of that client that was opened on the bus (CMD_SESSION); 0: none. */
+uint64_t cluster_session(const struct cluster *c, uint64_t client_id);
+
 struct cluster_params {
 	uint64_t ctime; /* cluster id; 0: not formatted */
 	uint16_t flags;
@@ -153,10 +168,17 @@ enum cmd_type {
 	CMD_VDI_HEADER,	   /* an owner's header write: tag, vm_*, larger size */
 	CMD_VDI_LOCK,
 	CMD_VDI_UNLOCK,
-	CMD_CLAIM,	  /* by the owner itself: granted again, with a new, dirty generation */
-	CMD_RELEASE,	  /* gen, clean: takeover finished and everything flushed */
-	CMD_CLEAN,	  /* gen: takeover finished */
-	CMD_CACHE_LOST,	  /* gen, on: set or clear the mark */
+	CMD_CLAIM,	/* by the owner itself: granted again, with a new, dirty generation */
+	CMD_RELEASE,	/* gen, clean: takeover finished and everything flushed */
+	CMD_CLEAN,	/* gen: takeover finished */
+	CMD_CACHED,	/* gen: ordered before its first cached write is answered */
+	CMD_CACHE_LOST, /* on: set the mark, from any member, of a VDI that is `cached`; off: clear
+			 * it: the owner (gen) has told a client, or somebody opened the VDI anew
+			 * (gen 0) */
+	CMD_SESSION,	/* gen: client id, size: session: requests of older sessions of that client
+			 * are void from here on, at every owner to come */
+	CMD_ACCUSE,	/* target: hangs.  Two different accusers expel it (one when there are two
+			 * members): as if the bus had reported it as silent */
 	CMD_SET_RECOVERY, /* enable, disable */
 	CMD_BARRIER, /* changes nothing: what was ordered before it is applied here (lookups) */
 	/* member.c's own: */

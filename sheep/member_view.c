@@ -188,6 +188,25 @@ uint32_t cluster_lookup(const struct cluster *c, const char name[256], const cha
 	return res;
 }
 
+bool cluster_lease(const struct cluster *c)
+{
+	return !c->is_out;
+}
+
+uint64_t cluster_serve_after(const struct cluster *c)
+{
+	return 0;
+}
+
+void cluster_accuse(struct cluster *c, const struct incarnation *who)
+{
+}
+
+uint64_t cluster_session(const struct cluster *c, uint64_t client_id)
+{
+	return 0;
+}
+
 const struct cluster_params *cluster_params(const struct cluster *c)
 {
 	return &member_state(c)->params;

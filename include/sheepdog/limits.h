@@ -33,6 +33,12 @@
 #define SD_REQUESTS_MAX	    4096u	 /* coroutines of one daemon */
 #define BUS_MSG_MAX	    (16u << 20)
 
+/* Leases and hung nodes (DESIGN 4.4), in nanoseconds of a node's own clock */
+#define SD_HEARTBEAT_NS 250000000ull
+#define SD_LEASE_NS	1000000000ull
+#define SD_EXPEL_NS	1700000000ull /* so long nothing was heard of a member: it is accused */
+#define SD_DRIFT_NS	100000000ull  /* what two clocks may differ by over a lease */
+
 /* Store */
 #define STORE_FORMAT 1u
 #define STORE_INTENT_MIN                                                                           \
@@ -41,6 +47,9 @@
 #define STORE_JOURNAL_SIZE_MIN	   (64u << 20)
 #define STORE_JOURNAL_SIZE_DEFAULT (256u << 20)
 
+_Static_assert(SD_EXPEL_NS + SD_LEASE_NS + SD_DRIFT_NS < 3000000000ull,
+	       "a hung node holds its clients up for less than 3 s");
+_Static_assert(4 * SD_HEARTBEAT_NS <= SD_LEASE_NS, "a lease outlives a late heartbeat");
 _Static_assert(SD_INODE_OLD_SIZE == 4198968u, "protocol.md 5.1");
 _Static_assert(SD_INODE_SIZE == SD_INODE_OLD_SIZE + 8u * SD_NR_OBJS_MAX, "protocol.md 5.1");
 _Static_assert(SD_CONN_BYTES_MAX <= SD_DAEMON_BYTES_MAX,
