@@ -1,0 +1,87 @@
+/* admin.c - the administrator: formats the cluster and creates the volumes. */
+#include "config.h"
+
+#include "include/sheepdog/proto.h"
+#include "include/sheepdog/sheepdog.h"
+#include "lib/client/client.h"
+#include "tests/sim/run.h"
+
+#include <assert.h>
+
+static void admin_wait(void *arg)
+{
+	co_sleep(100 * US);
+}
+
+static void admin_co(void *arg)
+{
+	struct run *r = arg;
+	struct sd_create_opts opts = {.copies = (uint8_t)r->shape.copies,
+				      .object_shift = (uint8_t)r->shape.shift};
+	struct sd_req req = {.proto_ver = SD_INTERNAL_PROTO_VER,
+			     .opcode = SD_OP_MAKE_FS,
+			     .flags = SD_FLAG_WRITE,
+			     .data_length = 6};
+	struct sd_cluster *c;
+	struct sd_rsp rsp;
+	char name[24];
+
+	assert(client_open_on(&r->admin->env, admin_wait, r, r->gateways, &c) == 0);
+	sd_cluster_set_connect_timeout(c, 0);
+	req.cluster.copies = (uint8_t)r->shape.copies;
+	req.cluster.flags = SD_CLUSTER_AUTO_VNODES;
+	int e = sd_request(c, &req, "plain", NULL, NULL, &rsp);
+	if (e || rsp.result)
+		world_fail(&r->w, "format: %d, %x", e, rsp.result);
+	for (unsigned i = 0; i < r->shape.nr_clients && !r->w.failed; i++) {
+		snprintf(name, sizeof(name), "v%u", i);
+		e = sd_vdi_create(c, name, (uint64_t)r->shape.nr_objects << r->shape.shift, &opts,
+				  NULL);
+		if (e)
+			world_fail(&r->w, "create: %s", sd_strerror(e));
+		if (r->shape.shared)
+			break;
+	}
+	sd_cluster_close(c);
+	r->admin_done = true;
+}
+
+static void admin_main(void *arg)
+{
+	struct run *r = arg;
+
+	r->admin_sched = co_sched_new(&r->admin->env, 10);
+	assert(co_start(r->admin_sched, admin_co, r, "admin"));
+}
+
+void admin_start(struct run *r)
+{
+	r->admin = proc_new(&r->w, "admin", 40, NULL);
+	proc_call(r->admin, admin_main, r);
+}
+
+bool admin_ready(struct run *r)
+{
+	return r->admin_done && !co_sched_nr(r->admin_sched);
+}
+
+static void admin_free(void *arg)
+{
+	struct run *r = arg;
+
+	co_sched_free(r->admin_sched);
+}
+
+void admin_end(struct run *r)
+{
+	if (!r->admin)
+		return;
+	if (admin_ready(r)) {
+		proc_call(r->admin, admin_free, r);
+		proc_exit(r->admin);
+	} else {
+		co_sched_drop(r->admin_sched);
+		proc_kill(r->admin);
+	}
+	r->admin = NULL;
+}

@@ -1,0 +1,249 @@
+/* run.c - one run: a cluster, clients, a phase in which anything survivable may happen, a phase in
+ * which all heals and must come to rest, the checks. */
+#include "config.h"
+
+#include "include/sheepdog/proto.h"
+#include "sheep/cluster.h"
+#include "sheep/peer.h"
+#include "tests/sim/run.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define DISK_SIZE  (16ull << 30)
+#define EVENTS_MAX 40000000ull
+
+bool step(struct run *r)
+{
+	if (r->w.failed || r->w.now > r->until_ns)
+		return false;
+	if (r->w.nr_events > EVENTS_MAX) {
+		world_fail(&r->w, "more than %llu events", (unsigned long long)EVENTS_MAX);
+		return false;
+	}
+	return world_step(&r->w);
+}
+
+static bool step_arg(void *arg)
+{
+	return step(arg);
+}
+
+/* What everybody was waiting for, for the story of a run that does not come to rest. */
+static void dump_line(void *arg, const char *line)
+{
+	struct node *n = arg;
+
+	fprintf(n->w->story, "    %s has %s\n", n->name, line);
+}
+
+static void dump(struct run *r)
+{
+	for (unsigned i = 0; r->w.story && i < r->shape.nr_nodes; i++) {
+		struct node *n = &r->node[i];
+		if (!n->p || !n->sh || !n->sh->cluster)
+			continue;
+		const struct view *v = cluster_view(n->sh->cluster);
+		fprintf(r->w.story, "    %s: status %d, epoch %u, %s, state %016" PRIx64 "\n",
+			n->name, (int)cluster_status(n->sh->cluster), v ? v->epoch : 0,
+			n->sh->sync && sync_at_rest(n->sh) ? "at rest" : "not at rest",
+			cluster_state_hash(n->sh->cluster));
+		co_sched_dump(n->sh->sched, dump_line, n);
+	}
+	for (unsigned i = 0; r->w.story && i < r->shape.nr_clients; i++)
+		fprintf(r->w.story, "    %s: %u in flight%s\n", r->client[i].name,
+			r->client[i].in_flight, r->client[i].finished ? ", finished" : "");
+}
+
+bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char *what)
+{
+	uint64_t end = r->w.now + ns;
+
+	while (!fn(r)) {
+		if (!step(r))
+			return false;
+		if (r->w.now > end) {
+			world_fail(&r->w, "waited in vain: %s", what);
+			dump(r);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- conditions ---- */
+
+static bool nodes_started(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		if (!r->node[i].started || r->node[i].sh->exiting)
+			return false;
+	return true;
+}
+
+bool at_rest(struct run *r)
+{
+	if (!nodes_started(r))
+		return false;
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
+		struct sheep *sh = r->node[i].sh;
+		const struct view *v = cluster_view(sh->cluster);
+		if (cluster_status(sh->cluster) != CLUSTER_RUNNING || !v ||
+		    v->nr != r->shape.nr_nodes || !sync_at_rest(sh))
+			return false;
+		if (cluster_state_hash(sh->cluster) != cluster_state_hash(r->node[0].sh->cluster))
+			return false;
+	}
+	return true;
+}
+
+static bool clients_finished(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
+		if (!r->client[i].finished || co_sched_nr(r->client[i].sched))
+			return false;
+	return true;
+}
+
+static bool nodes_gone(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		if (r->node[i].p)
+			return false;
+	return true;
+}
+
+static bool time_over(struct run *r)
+{
+	return !r->faults_on || r->w.now >= r->shape.fault_ns;
+}
+
+/* A daemon that has ended, or that did not start because it was refused for the moment, is started
+ * again. */
+static bool healed(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		if (!r->node[i].p)
+			node_start(&r->node[i]);
+	return at_rest(r);
+}
+
+/* ---- one run ---- */
+
+void draw_shape(struct run *r)
+{
+	struct prng p;
+	struct sim_shape *s = &r->shape;
+
+	prng_init(&p, r->w.seed, 7);
+	s->nr_nodes = (unsigned)prng_in(&p, 3, 5);
+	s->copies = prng_chance(&p, 1, 8) ? 1 : (unsigned)prng_in(&p, 2, 3);
+	s->nr_clients = (unsigned)prng_in(&p, 1, 3);
+	s->shift = SD_OBJ_SHIFT_MIN;
+	s->nr_objects = (unsigned)prng_in(&p, 2, 6);
+	s->blocks = (unsigned)prng_in(&p, 1, 4);
+	s->depth = (unsigned)prng_in(&p, 1, 6);
+	s->discards = prng_chance(&p, 1, 2);
+	s->shared = false;
+	s->cached = prng_chance(&p, 1, 4) && s->copies > 1;
+	static const unsigned gaps[] = {30, 100, 300, 1000};
+	bool calm = prng_chance(&p, 1, 2);
+	s->eager = (unsigned)prng_in(&p, 0, 9);
+	s->gap_ns = gaps[prng_in(&p, 0, 3)] * MS;
+	s->fault_ns = prng_in(&p, 30, 80) * s->gap_ns / 2;
+	s->calm_ns = calm ? s->fault_ns / 2 : 0;
+}
+
+static bool start_all(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
+		node_init(&r->node[i], &r->w, i, DISK_SIZE);
+		size_t len = strlen(r->gateways);
+		snprintf(r->gateways + len, sizeof(r->gateways) - len, "%s10.0.0.%u:7000",
+			 i ? "," : "", r->node[i].ip);
+		node_start(&r->node[i]);
+	}
+	if (!run_until(r, nodes_started, 20 * SEC, "the start"))
+		return false;
+	admin_start(r);
+	if (!run_until(r, admin_ready, 60 * SEC, "format and create"))
+		return false;
+	admin_end(r);
+	return run_until(r, at_rest, 20 * SEC, "rest after format and create");
+}
+
+static void start_clients(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
+		struct client *c = &r->client[i];
+		unsigned at = (unsigned)prng_in(&r->w.rnd_work, 0, r->shape.nr_nodes - 1);
+		for (unsigned k = 0; k < r->shape.nr_nodes; k++) {
+			size_t len = strlen(c->gateways);
+			snprintf(c->gateways + len, sizeof(c->gateways) - len, "%s10.0.0.%u:7000",
+				 k ? "," : "", r->node[(at + k) % r->shape.nr_nodes].ip);
+		}
+		snprintf(c->volume, sizeof(c->volume), "v%u", r->shape.shared ? 0 : i);
+		snprintf(c->name, sizeof(c->name), "client%u", i);
+		c->w = &r->w;
+		c->ip = 50 + i;
+		c->shape = &r->shape;
+		c->depth = r->shape.depth;
+		c->cached = r->shape.cached;
+		c->h = r->shape.shared && i
+			       ? r->client[0].h
+			       : history_new((r->shape.nr_objects << r->shape.shift) / 512);
+		client_start(c);
+	}
+}
+
+static bool refers(void *arg, uint64_t oid)
+{
+	const struct run *r = arg;
+
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
+		if (r->client[i].vid == SD_OID_VID(oid) && SD_OID_IS_DATA(oid))
+			return SD_OID_IDX(oid) < OBJECTS_MAX &&
+			       r->client[i].refers[SD_OID_IDX(oid)];
+	return true;
+}
+
+static void check_histories(struct run *r)
+{
+	char why[512];
+
+	for (unsigned i = 0; i < r->shape.nr_clients && !r->w.failed; i++)
+		if ((!r->shape.shared || !i) && !history_check(r->client[i].h, why, sizeof(why)))
+			world_fail(&r->w, "history of v%u: %s", i, why);
+}
+
+void phases(struct run *r)
+{
+	if (!start_all(r))
+		return;
+	start_clients(r);
+	faults_start(r);
+	while (!time_over(r))
+		if (!step(r))
+			return;
+	heal(r);
+	if (!run_until(r, healed, HEAL_NS, "rest after the faults"))
+		return;
+	story(&r->w, "all > at rest");
+	uint64_t end = r->w.now + 500 * MS; /* the clients go on */
+	while (r->w.now < end)
+		if (!step(r))
+			return;
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
+		r->client[i].stop = true;
+	if (!run_until(r, clients_finished, HEAL_NS, "the clients' end"))
+		return;
+	check_histories(r);
+	if (!run_until(r, at_rest, HEAL_NS, "rest at the end") ||
+	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, refers, r))
+		return;
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
+		client_end(&r->client[i]);
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		node_stop(&r->node[i]);
+	run_until(r, nodes_gone, HEAL_NS, "the daemons' end");
+}

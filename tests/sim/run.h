@@ -1,0 +1,58 @@
+/* run.h - one run of the simulator: a cluster, its clients, the faults that are drawn for it.
+ *
+ * sim.c: options, many seeds, totals.  run.c: the phases and the conditions they wait for.
+ * admin.c: who formats the cluster and creates the volumes.  faults.c: what goes wrong, and heals.
+ */
+#ifndef TESTS_SIM_RUN_H
+#define TESTS_SIM_RUN_H
+
+#include "tests/sim/check.h"
+#include "tests/sim/sim.h"
+
+#define CLIENTS_MAX 4u
+#define HEAL_NS	    (120 * SEC) /* everything must be at rest by then */
+
+struct run {
+	struct world w;
+	struct sim_shape shape;
+	struct node node[NODES_MAX];
+	struct client client[CLIENTS_MAX];
+	struct history *h;
+	struct event fault, doom;
+	bool faults_on;
+	bool no_faults;	   /* --no-faults */
+	uint64_t until_ns; /* --until: it stops there */
+	/* the administrator: formats, creates */
+	struct proc *admin;
+	struct co_sched *admin_sched;
+	bool admin_done;
+	char gateways[256];
+};
+
+/* ---- run.c ---- */
+
+/* What the seed says about the size of the cluster and its clients. */
+void draw_shape(struct run *r);
+/* All of it; r->w.failed says how it went. */
+void phases(struct run *r);
+/* The next event; false: the run is over (failed, --until, nothing left). */
+bool step(struct run *r);
+/* Events until fn(@r); false: the run is over, it failed when @ns were not enough. */
+bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char *what);
+/* All nodes are in one view, agree, and have nothing left to repair. */
+bool at_rest(struct run *r);
+
+/* ---- admin.c ---- */
+
+void admin_start(struct run *r);
+bool admin_ready(struct run *r);
+void admin_end(struct run *r); /* at any time, also when it was never started */
+
+/* ---- faults.c ---- */
+
+/* From now on faults are drawn, until heal(). */
+void faults_start(struct run *r);
+void heal(struct run *r);
+void faults_done(struct run *r);
+
+#endif
