@@ -49,6 +49,10 @@ void cs_forget(struct cs *s)
 	s->start = NULL;
 	s->nr_start = 0;
 	cs_vdi_free_all(s);
+	free(s->sessions);
+	s->sessions = NULL;
+	s->nr_sessions = 0;
+	s->silent = 0;
 	memset(&s->params, 0, sizeof(s->params));
 }
 
@@ -217,7 +221,7 @@ static int cs_join(struct cs *s, const struct incarnation *from, struct join *j)
 {
 	struct lobby *l = cs_lobby(s, from);
 
-	if (!inc_same(&j->m.inc, from) || (l && l->synced)) {
+	if (!inc_same(&j->m.inc, from) || (l && (l->synced || l->refused == REF_EXPELLED))) {
 		join_done(j);
 		return 0;
 	}
@@ -280,6 +284,7 @@ static void cs_halt(struct cs *s)
 		s->lobby[i]->admitted = false;
 		s->lobby[i]->nr_acks = 0;
 	}
+	cs_acquit_all(s);
 }
 
 void cs_sleep(struct cs *s)
@@ -288,12 +293,15 @@ void cs_sleep(struct cs *s)
 	cs_halt(s);
 }
 
-int cs_view(struct cs *s, const struct incarnation *present, unsigned nr, struct cs_out *out)
+int cs_view(struct cs *s, const struct incarnation *present, unsigned nr,
+	    const struct incarnation *silent, unsigned nr_silent, struct cs_out *out)
 {
 	unsigned kept = 0, members = 0;
 
-	if (s->live)
+	if (s->live) {
 		s->pos++;
+		cs_silent(s, silent, nr_silent, out);
+	}
 	for (unsigned i = 0; i < s->nr_lobby; i++) {
 		struct lobby *l = s->lobby[i];
 		unsigned k = 0;
@@ -304,7 +312,7 @@ int cs_view(struct cs *s, const struct incarnation *present, unsigned nr, struct
 			continue;
 		}
 		s->lobby[kept++] = l;
-		members += cs_member(s, &l->j.m.inc) >= 0;
+		members += !l->refused && cs_member(s, &l->j.m.inc) >= 0;
 	}
 	s->nr_lobby = kept;
 	if (!s->live)
@@ -408,13 +416,18 @@ static int cs_cmd(struct cs *s, const struct incarnation *from, struct cmd *cmd,
 {
 	int err = 0;
 
+	if (cmd->type == CMD_BARRIER) { /* not in the log */
+		cmd->result = SD_RES_SUCCESS;
+		return 0;
+	}
 	see_time(s, cmd->time);
 	switch (cmd->type) {
 	case CMD_FORMAT: cmd->result = cs_format(s, cmd, out, &err); return err;
 	case CMD_FORCE_RECOVER: cmd->result = cs_force(s, cmd, out, &err); return err;
 	case CMD_SHUTDOWN: cmd->result = cmd_shutdown(s, out); return 0;
 	case CMD_SET_RECOVERY: cmd->result = cmd_set_recovery(s, cmd); return 0;
-	case CMD_BARRIER: cmd->result = SD_RES_SUCCESS; return 0;
+	case CMD_ACCUSE: cmd->result = cs_accuse(s, from, cmd, out, &err); return err;
+	case CMD_LEASES_OVER: cmd->result = cs_leases_over(s, from, cmd); return 0;
 	case CMD_EPOCH_TIME: cmd->result = cmd_epoch_time(s, cmd); return 0;
 	case CMD_SPACE: cmd->result = cmd_space(s, from, cmd); return 0;
 	case CMD_ADMIT_ACK: {
@@ -448,7 +461,7 @@ bool cs_logged(const void *msg, size_t len)
 		return h.type == CMD_JOIN;
 	if (h.type == CMD_STATE)
 		return state_msg_decode(&d, &m) && m.kind == STATE_FOR_JOINER && m.last;
-	return h.type != CMD_BARRIER;
+	return h.type != CMD_BARRIER && h.type != CMD_HEARTBEAT;
 }
 
 int cs_message(struct cs *s, const struct incarnation *from, const void *msg, size_t len,
@@ -481,6 +494,8 @@ int cs_message(struct cs *s, const struct incarnation *from, const void *msg, si
 			return 0;
 		return cs_joined(s, &m, out);
 	}
+	if (h.type == CMD_HEARTBEAT) /* member_lease.c's */
+		return 0;
 	if (!cmd_decode(&d, reply))
 		return 0;
 	reply->type = h.type;

@@ -176,9 +176,12 @@ enum cmd_type {
 			 * it: the owner (gen) has told a client, or somebody opened the VDI anew
 			 * (gen 0) */
 	CMD_SESSION,	/* gen: client id, size: session: requests of older sessions of that client
-			 * are void from here on, at every owner to come */
+			 * are void from here on, at every owner to come.  ret_gen: the newest one;
+			 * INVALID_PARMS: that one is newer than this */
 	CMD_ACCUSE,	/* target: hangs.  Two different accusers expel it (one when there are two
-			 * members): as if the bus had reported it as silent */
+			 * members): as if the bus had reported it as silent.  clean: this accuser
+			 * has heard it again and takes its accusation back.  A new epoch forgets
+			 * all accusations: who still has reason to says it again. */
 	CMD_SET_RECOVERY, /* enable, disable */
 	CMD_BARRIER, /* changes nothing: what was ordered before it is applied here (lookups) */
 	/* member.c's own: */
@@ -186,7 +189,9 @@ enum cmd_type {
 	CMD_ADMIT_ACK,
 	CMD_STATE,
 	CMD_EPOCH_TIME,
-	CMD_SPACE, /* size: this member's capacity; counts from the next epoch on */
+	CMD_SPACE,	 /* size: this member's capacity; counts from the next epoch on */
+	CMD_LEASES_OVER, /* size: the sender has waited for the leases of who fell silent there */
+	CMD_HEARTBEAT,	 /* changes nothing, is not logged */
 	CMD_NR
 };
 

@@ -367,7 +367,7 @@ bool state_msg_decode(struct dec *d, struct state_msg *m)
 
 static void enc_vdi(struct enc *e, const struct vdi *v)
 {
-	const bool bits[] = {v->deleted,    v->creating, v->reclaiming,
+	const bool bits[] = {v->deleted,    v->creating, v->reclaiming, v->cached,
 			     v->cache_lost, v->owned,	 v->clean};
 
 	enc_u32(e, v->vid);
@@ -425,6 +425,7 @@ static int dec_vdi(struct dec *d, struct vdi *v)
 	v->deleted = dec_bool(d);
 	v->creating = dec_bool(d);
 	v->reclaiming = dec_bool(d);
+	v->cached = dec_bool(d);
 	v->cache_lost = dec_bool(d);
 	v->owned = dec_bool(d);
 	v->clean = dec_bool(d);
@@ -552,6 +553,9 @@ static void enc_lobby(struct enc *e, const struct lobby *l)
 	enc_u32(e, l->nr_acks);
 	for (unsigned i = 0; i < l->nr_acks; i++)
 		enc_inc(e, &l->acks[i]);
+	enc_u8(e, l->accused);
+	if (l->accused)
+		enc_inc(e, &l->accuser);
 }
 
 static int dec_lobby(struct dec *d, struct lobby *l)
@@ -567,13 +571,16 @@ static int dec_lobby(struct dec *d, struct lobby *l)
 		d->failed = true;
 	l->refused = (enum refusal)refused;
 	unsigned n = dec_count(d, CLUSTER_LOBBY_MAX, sizeof(struct incarnation));
-	if (d->failed || !n)
-		return 0;
-	l->acks = calloc(n, sizeof(*l->acks));
-	if (!l->acks)
-		return -ENOMEM;
+	if (n) {
+		l->acks = calloc(n, sizeof(*l->acks));
+		if (!l->acks)
+			return -ENOMEM;
+	}
 	for (; l->nr_acks < n; l->nr_acks++)
 		dec_inc(d, &l->acks[l->nr_acks]);
+	l->accused = dec_bool(d);
+	if (l->accused)
+		dec_inc(d, &l->accuser);
 	return 0;
 }
 
@@ -593,6 +600,7 @@ void cs_encode(const struct cs *s, struct enc *e)
 	enc_u64(e, s->pos);
 	enc_u64(e, s->gen);
 	enc_u64(e, s->last_time);
+	enc_u64(e, s->silent);
 	enc_u32(e, s->nr_hist);
 	for (unsigned i = 0; i < s->nr_hist; i++)
 		enc_hist(e, s->hist[i], i ? s->hist[i - 1] : NULL);
@@ -610,6 +618,12 @@ void cs_encode(const struct cs *s, struct enc *e)
 	enc_u32(e, s->nr_vdis);
 	for (unsigned i = 0; i < s->nr_vdis; i++)
 		enc_vdi(e, s->vdis[i]);
+	enc_u32(e, s->nr_sessions);
+	for (unsigned i = 0; i < s->nr_sessions; i++) {
+		enc_u64(e, s->sessions[i].client);
+		enc_u64(e, s->sessions[i].session);
+		enc_u64(e, s->sessions[i].pos);
+	}
 }
 
 static void dec_params(struct dec *d, struct cs *s)
@@ -632,6 +646,7 @@ static void dec_params(struct dec *d, struct cs *s)
 	s->pos = dec_u64(d);
 	s->gen = dec_u64(d);
 	s->last_time = dec_u64(d);
+	s->silent = dec_u64(d);
 }
 
 /* Two tables of fixed-size entries: members of the epoch, start set. */
@@ -674,6 +689,26 @@ static int dec_lobbies(struct dec *d, struct cs *s)
 	return r;
 }
 
+static int dec_sessions(struct dec *d, struct cs *s)
+{
+	unsigned n = dec_count(d, CLUSTER_SESSIONS, sizeof(struct cs_session));
+
+	if (n) {
+		s->sessions = calloc(CLUSTER_SESSIONS, sizeof(*s->sessions));
+		if (!s->sessions)
+			return -ENOMEM;
+	}
+	for (; s->nr_sessions < n; s->nr_sessions++) {
+		struct cs_session *x = &s->sessions[s->nr_sessions];
+		x->client = dec_u64(d);
+		x->session = dec_u64(d);
+		x->pos = dec_u64(d);
+		if (s->nr_sessions && x[-1].client >= x->client)
+			d->failed = true;
+	}
+	return 0;
+}
+
 int cs_decode(const void *p, size_t len, struct cs **ret)
 {
 	struct dec d = {.p = p, .end = (const uint8_t *)p + len};
@@ -683,8 +718,10 @@ int cs_decode(const void *p, size_t len, struct cs **ret)
 	*ret = NULL;
 	if (!s)
 		return -ENOMEM;
-	if (dec_u32(&d) != CLUSTER_STATE_VERSION)
-		d.failed = true;
+	if (dec_u32(&d) != CLUSTER_STATE_VERSION && !d.failed) {
+		cs_free(s);
+		return -EPROTO;
+	}
 	dec_params(&d, s);
 	r = dec_hists(&d, s);
 	if (r == 0 && !d.failed)
@@ -693,6 +730,8 @@ int cs_decode(const void *p, size_t len, struct cs **ret)
 		r = dec_lobbies(&d, s);
 	if (r == 0 && !d.failed)
 		r = dec_vdis(&d, s);
+	if (r == 0 && !d.failed)
+		r = dec_sessions(&d, s);
 	if (r == 0 && (d.failed || dec_left(&d)))
 		r = -EBADMSG;
 	if (r < 0) {

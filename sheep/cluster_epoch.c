@@ -201,7 +201,7 @@ int cs_epoch_next(struct cs *s, const struct lobby *const *joiners, unsigned nr_
 	if (!m)
 		return -ENOMEM;
 	for (unsigned i = 0; i < s->nr_members; i++)
-		if (cs_lobby(s, &s->members[i].inc))
+		if (cs_is_here(s, &s->members[i].inc))
 			m[nr++] = s->members[i];
 	for (unsigned i = 0; i < nr_joiners; i++)
 		m[nr++] = member_of(s, joiners[i]);
@@ -225,6 +225,7 @@ int cs_epoch_next(struct cs *s, const struct lobby *const *joiners, unsigned nr_
 		return -ENOMEM;
 	}
 	hist_push(s, h);
+	cs_acquit_all(s);
 	out->epoch = true;
 	out->clean = false;
 	out->guess = !cmd;
@@ -286,7 +287,7 @@ int cs_admitted(struct cs *s, const struct cmd *cmd, struct cs_out *out)
 		if (s->lobby[i]->admitted && all_acked(s, s->lobby[i]))
 			in[nr++] = s->lobby[i];
 	for (unsigned i = 0; i < s->nr_members; i++)
-		left |= !cs_lobby(s, &s->members[i].inc);
+		left |= !cs_is_here(s, &s->members[i].inc);
 	if (nr || left)
 		r = cs_epoch_next(s, in, nr, cmd, out);
 	else if (!cmd)
@@ -437,6 +438,8 @@ uint32_t cs_force(struct cs *s, const struct cmd *cmd, struct cs_out *out, int *
 		s->forces++;
 		s->gen += 1ull << 32;
 		s->nr_members = 0;
+		s->silent = s->pos; /* whoever is given up may still run */
+		out->silent = true;
 		*err = cs_epoch_next(s, in, nr, cmd, out);
 		if (*err == 0)
 			*err = admit_rest(s);

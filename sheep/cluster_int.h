@@ -1,9 +1,9 @@
 /* cluster_int.h - inside of the cluster module: the pure state machine, its codec, its files.
  *
- * cluster.c, cluster_join.c, cluster_vdi.c, cluster_codec.c: pure.  Inputs are the events of the
- * bus in their order; outputs a reply and a struct cs_out that says what others must hear of.
- * member.c (events, commands, life), member_xfer.c (state transfer), member_view.c (what is
- * published), member_file.c (epoch/): the side with I/O.
+ * cluster.c, cluster_join.c, cluster_lease.c, cluster_vdi.c, cluster_codec.c: pure.  Inputs are the
+ * events of the bus in their order; outputs a reply and a struct cs_out that says what others must
+ * hear of. member.c (events, commands, life), member_xfer.c (state transfer), member_view.c (what
+ * is published), member_file.c (epoch/): the side with I/O.
  */
 #ifndef SHEEP_CLUSTER_INT_H
 #define SHEEP_CLUSTER_INT_H
@@ -13,9 +13,10 @@
 #include "include/sheepdog/proto.h"
 #include "sheep/cluster.h"
 
-#define CLUSTER_MSG_VERSION   1u
-#define CLUSTER_STATE_VERSION 1u
+#define CLUSTER_MSG_VERSION   2u
+#define CLUSTER_STATE_VERSION 2u
 #define CLUSTER_LOBBY_MAX     (2u * SD_MEMBERS_MAX) /* nodes on the bus, refused ones included */
+#define CLUSTER_SESSIONS      4096u		    /* clients whose newest session is known */
 #define CLUSTER_CHUNK	      (256u << 10)	    /* of a state in transfer */
 #define CLUSTER_STATE_MAX     (1ull << 30)	    /* encoded state */
 #define CLUSTER_MSG_HEADER    10u		    /* version, type, id */
@@ -98,6 +99,7 @@ enum refusal {
 	REF_AUTO,  /* -V, but the cluster computes them */
 	REF_FIXED, /* the reverse */
 	REF_BRANCH,
+	REF_EXPELLED, /* this incarnation was in, and is out for good (DESIGN 5.6) */
 	REF_NR
 };
 
@@ -132,8 +134,16 @@ struct lobby {
 	enum refusal refused;
 	unsigned nr_acks;
 	struct incarnation *acks; /* who made ADMIT of it durable */
+	bool accused;		  /* by @accuser; one more expels it */
+	struct incarnation accuser;
 	/* this node's own: no part of the state */
 	bool ack_sent, told;
+};
+
+/* A client that has opened more than one session (DESIGN 5.1). */
+struct cs_session {
+	uint64_t client, session;
+	uint64_t pos; /* where: the oldest one is forgotten first */
 };
 
 struct cs {
@@ -142,20 +152,28 @@ struct cs {
 	bool live; /* it runs: events count (pos) and are logged */
 	uint32_t forces;
 	uint64_t pos, gen, last_time;
+	/* Where a member fell silent or was expelled last; its lease may still run (DESIGN 4.4).
+	 * 0: none, or somebody has waited it out. */
+	uint64_t silent;
 	unsigned nr_hist, nr_members, nr_start, nr_lobby, nr_vdis, cap_vdis;
 	struct hist *hist[CLUSTER_HISTORY]; /* oldest first; the last one is the present epoch */
 	struct member *members;		    /* of the present epoch, by (addr, port) */
 	struct start_node *start;
-	struct lobby **lobby; /* in order of arrival */
-	struct vdi **vdis;    /* by vid */
+	struct lobby **lobby;	     /* in order of arrival */
+	struct vdi **vdis;	     /* by vid */
+	struct cs_session *sessions; /* by client; CLUSTER_SESSIONS, or NULL */
+	unsigned nr_sessions;
 };
 
 /* What an event has caused, for those who act on it.  Zero it; cs_out_done(). */
 struct cs_out {
 	bool format, shutdown;
-	bool epoch; /* a new one, or the old one anew: */
-	bool clean; /* after a clean restart */
-	bool guess; /* its time is a guess: CMD_EPOCH_TIME wanted */
+	bool epoch;  /* a new one, or the old one anew: */
+	bool clean;  /* after a clean restart */
+	bool guess;  /* its time is a guess: CMD_EPOCH_TIME wanted */
+	bool silent; /* a member fell silent or was expelled: leases have to be waited for */
+	bool expel;  /* @expelled was, by the command that was applied */
+	struct incarnation expelled;
 	unsigned nr_vids, cap_vids;
 	uint32_t *vids; /* changed VDIs */
 };
@@ -167,7 +185,9 @@ struct cs *cs_new(void);
 void cs_free(struct cs *s); /* NULL is fine */
 /* The first of a group: its state is what its disk has. */
 int cs_found(struct cs *s, const struct join *self, struct cs_out *out);
-int cs_view(struct cs *s, const struct incarnation *present, unsigned nr, struct cs_out *out);
+/* @silent: those of who has left that fell silent: their death is not known (B5). */
+int cs_view(struct cs *s, const struct incarnation *present, unsigned nr,
+	    const struct incarnation *silent, unsigned nr_silent, struct cs_out *out);
 /* A message of the bus.  @reply: the command with its answer (type CMD_NR: it was none). */
 int cs_message(struct cs *s, const struct incarnation *from, const void *msg, size_t len,
 	       struct cmd *reply, struct cs_out *out);
@@ -182,6 +202,12 @@ const struct lobby *cs_best(const struct cs *s);
 int cs_key_cmp(const struct cs_key *a, const struct cs_key *b);
 struct cs_key cs_key(const struct cs *s);
 struct lobby *cs_lobby(const struct cs *s, const struct incarnation *inc);
+static inline bool cs_is_here(const struct cs *s, const struct incarnation *inc)
+{
+	const struct lobby *l = cs_lobby(s, inc);
+
+	return l && !l->refused;
+}
 /* Who speaks for the group: the oldest of those that have the state. */
 const struct lobby *cs_speaker(const struct cs *s);
 int cs_member(const struct cs *s, const struct incarnation *inc); /* index, or -1 */
@@ -202,6 +228,15 @@ uint32_t cs_force(struct cs *s, const struct cmd *cmd, struct cs_out *out, int *
 int cs_admit(struct cs *s, struct lobby *l);
 int cs_admitted(struct cs *s, const struct cmd *cmd, struct cs_out *out);
 int cs_start_set(struct cs *s);
+
+/* cluster_lease.c: who hangs, who fell silent, sessions of clients */
+void cs_silent(struct cs *s, const struct incarnation *who, unsigned nr, struct cs_out *out);
+uint32_t cs_accuse(struct cs *s, const struct incarnation *from, const struct cmd *cmd,
+		   struct cs_out *out, int *err);
+void cs_acquit_all(struct cs *s);
+uint32_t cs_leases_over(struct cs *s, const struct incarnation *from, const struct cmd *cmd);
+uint32_t cs_session_open(struct cs *s, struct cmd *cmd, int *err);
+uint64_t cs_session(const struct cs *s, uint64_t client);
 
 /* cluster_join.c */
 enum refusal cs_join_check(const struct cs *s, const struct lobby *l);
@@ -233,7 +268,8 @@ void cs_vdi_free_all(struct cs *s);
 
 /* cluster_codec.c */
 void cs_encode(const struct cs *s, struct enc *e);
-int cs_decode(const void *p, size_t len, struct cs **ret); /* -EBADMSG, -ENOMEM */
+/* -EBADMSG, -ENOMEM; -EPROTO: of another CLUSTER_STATE_VERSION */
+int cs_decode(const void *p, size_t len, struct cs **ret);
 void msg_begin(struct enc *e, enum cmd_type type, uint64_t id);
 void cmd_encode(struct enc *e, const struct cmd *c);
 bool cmd_decode(struct dec *d, struct cmd *c);

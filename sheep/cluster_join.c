@@ -66,6 +66,9 @@ static char *text_of(const struct cs *s, const struct lobby *l, enum refusal why
 				  "cluster recover force' made, and the nodes running now are "
 				  "not: stop them if this node's branch is the good one, or start "
 				  "it with an empty directory to give that branch up");
+	case REF_EXPELLED:
+		return str_printf("The other nodes heard nothing of this one for too long and "
+				  "went on without it");
 	default: return str_printf("The cluster refuses this node");
 	}
 }

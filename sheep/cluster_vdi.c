@@ -158,6 +158,7 @@ static void vdi_bury(struct vdi *v)
 	v->deleted = true;
 	v->creating = false;
 	v->reclaiming = true;
+	v->cached = v->cache_lost = false;
 	vdi_unlock(v);
 }
 
@@ -230,11 +231,17 @@ static uint32_t vdi_owner_cmd(struct cs *s, const struct incarnation *from, stru
 	case CMD_RELEASE:
 		v->owned = false;
 		v->clean = cmd->clean;
+		if (cmd->clean) /* it has flushed everything */
+			v->cached = false;
 		if (v->creating) /* it gives the creation up */
 			vdi_bury(v);
 		return SD_RES_SUCCESS;
 	case CMD_CLEAN: v->clean = true; return SD_RES_SUCCESS;
-	case CMD_CACHE_LOST: v->cache_lost = cmd->on; return SD_RES_SUCCESS;
+	case CMD_CACHED:
+		if (v->deleted)
+			return SD_RES_NO_VDI;
+		v->cached = true;
+		return SD_RES_SUCCESS;
 	case CMD_VDI_VISIBLE:
 		if (v->deleted)
 			return SD_RES_NO_VDI;
@@ -242,6 +249,24 @@ static uint32_t vdi_owner_cmd(struct cs *s, const struct incarnation *from, stru
 		return SD_RES_SUCCESS;
 	default: assert(cmd->type == CMD_VDI_HEADER); return vdi_header(v, cmd);
 	}
+}
+
+/* DESIGN 5.4: set by whoever finds that all copies of an object lost power; cleared by the owner,
+ * which has told a client, or by an open. */
+static uint32_t vdi_cache_lost(struct cs *s, const struct incarnation *from, const struct cmd *cmd)
+{
+	struct vdi *v = cs_vdi(s, cmd->vid);
+
+	if (!v || v->deleted)
+		return SD_RES_NO_VDI;
+	if (cmd->on) {
+		v->cache_lost |= v->cached;
+		return SD_RES_SUCCESS;
+	}
+	uint32_t res = cmd->gen ? owner_check(v, from, cmd) : SD_RES_SUCCESS;
+	if (res == SD_RES_SUCCESS)
+		v->cache_lost = false;
+	return res;
 }
 
 /* ---- create, delete ---- */
@@ -511,6 +536,8 @@ int cs_vdi_cmd(struct cs *s, const struct incarnation *from, struct cmd *cmd, st
 	case CMD_VDI_LOCK: cmd->result = vdi_lock(s, from, cmd, &err); break;
 	case CMD_VDI_UNLOCK: cmd->result = vdi_unlock_cmd(s, from, cmd); break;
 	case CMD_CLAIM: cmd->result = vdi_claim(s, from, cmd); break;
+	case CMD_CACHE_LOST: cmd->result = vdi_cache_lost(s, from, cmd); break;
+	case CMD_SESSION: cmd->result = cs_session_open(s, cmd, &err); return err;
 	default: cmd->result = vdi_owner_cmd(s, from, cmd);
 	}
 	if (err == 0 && cmd->result == SD_RES_SUCCESS)

@@ -97,7 +97,7 @@ static void on_view(void *arg, const struct bus_member *members, unsigned nr,
 		return;
 	struct event *ev = calloc(1, sizeof(*ev));
 	if (ev)
-		ev->present = calloc(nr ? nr : 1, sizeof(*ev->present));
+		ev->present = calloc(nr + nr_left + 1, sizeof(*ev->present));
 	if (!ev || !ev->present) {
 		free(ev);
 		member_fail_errno(c, "A change of the membership is lost", -ENOMEM);
@@ -108,6 +108,9 @@ static void on_view(void *arg, const struct bus_member *members, unsigned nr,
 	ev->nr = nr;
 	for (unsigned i = 0; i < nr; i++)
 		ev->present[i] = members[i].inc;
+	for (unsigned i = 0; i < nr_left; i++)
+		if (left[i].silent)
+			ev->present[nr + ev->nr_silent++] = left[i].inc;
 	event_push(c, ev);
 }
 
@@ -160,7 +163,7 @@ int member_apply(struct cluster *c, struct cs *s, const struct event *ev, struct
 	memset(reply, 0, sizeof(*reply));
 	reply->type = CMD_NR;
 	if (ev->is_view) {
-		r = cs_view(s, ev->present, ev->nr, out);
+		r = cs_view(s, ev->present, ev->nr, ev->present + ev->nr, ev->nr_silent, out);
 	} else {
 		bool ours = msg_decode(&d, &h) && h.version == CLUSTER_MSG_VERSION;
 		if (ours && h.type == CMD_JOIN)
@@ -205,6 +208,10 @@ static void member_speak(struct cluster *c, const struct cs_out *out)
 {
 	const struct lobby *self = cs_lobby(c->s, &c->self.inc), *sp = cs_speaker(c->s);
 
+	if (self && self->refused == REF_EXPELLED) {
+		member_fail(c, cs_refusal_text(c->s, self)); /* to come back as another one */
+		return;
+	}
 	if (!self || !self->synced)
 		return;
 	if (c->s->live && c->s->status == CLUSTER_RUNNING && !self->refused)
@@ -401,7 +408,7 @@ static void run_batch(struct cluster *c)
 		ev = event_pop(c);
 		cds_list_add_tail(&ev->node, &batch);
 		if (ev->is_view)
-			es_rec_view(&recs, ev->present, ev->nr);
+			es_rec_view(&recs, ev->present, ev->nr, ev->nr_silent);
 		else if (cs_logged(ev->data, ev->len))
 			es_rec_message(&recs, &ev->from, ev->data, ev->len);
 	}

@@ -121,11 +121,12 @@ static void log_name(uint64_t nr, char buf[32])
 
 /* ---- records ---- */
 
-void es_rec_view(struct enc *e, const struct incarnation *present, unsigned nr)
+void es_rec_view(struct enc *e, const struct incarnation *present, unsigned nr, unsigned nr_silent)
 {
 	enc_u8(e, REC_VIEW);
 	enc_u32(e, nr);
-	for (unsigned i = 0; i < nr; i++)
+	enc_u32(e, nr_silent);
+	for (unsigned i = 0; i < nr + nr_silent; i++)
 		enc_inc(e, &present[i]);
 }
 
@@ -158,15 +159,16 @@ void es_rec_flags(struct enc *e, unsigned flags)
 static int replay_view(struct dec *d, struct cs *s, struct cs_out *out)
 {
 	uint32_t nr = dec_u32(d);
+	uint32_t silent = dec_u32(d);
 
-	if (d->failed || nr > CLUSTER_LOBBY_MAX)
+	if (d->failed || nr > CLUSTER_LOBBY_MAX || silent > CLUSTER_LOBBY_MAX)
 		return -EBADMSG;
-	struct incarnation *present = calloc(nr ? nr : 1, sizeof(*present));
+	struct incarnation *present = calloc(nr + silent + 1, sizeof(*present));
 	if (!present)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < nr; i++)
+	for (uint32_t i = 0; i < nr + silent; i++)
 		dec_inc(d, &present[i]);
-	int r = d->failed ? -EBADMSG : cs_view(s, present, nr, out);
+	int r = d->failed ? -EBADMSG : cs_view(s, present, nr, present + nr, silent, out);
 	free(present);
 	return r;
 }
@@ -457,6 +459,11 @@ int es_open(struct epoch_store *es, struct co_sched *sched, struct env_file *sto
 		*err = str_printf("The cluster's state in the directory 'epoch' of the store is "
 				  "damaged.  If other nodes have the data, start this node with "
 				  "an empty directory instead");
+	else if (r == -EPROTO)
+		*err = str_printf("The cluster's state in the directory 'epoch' of the store was "
+				  "written by another version of sheep: run that version, or "
+				  "start this node with an empty directory if other nodes have "
+				  "the data");
 	else
 		*err = str_printf("Cannot read the directory 'epoch' of the store: %s",
 				  strerror(-r));

@@ -42,7 +42,8 @@ co_fn int es_snapshot(struct epoch_store *es, const struct cs *s, unsigned flags
 /* @recs: records made by es_rec_*. */
 co_fn int es_append(struct epoch_store *es, const struct enc *recs);
 co_fn void es_close(struct epoch_store *es);
-void es_rec_view(struct enc *e, const struct incarnation *present, unsigned nr);
+/* @present: followed by the @nr_silent that have left without being known to be dead */
+void es_rec_view(struct enc *e, const struct incarnation *present, unsigned nr, unsigned nr_silent);
 void es_rec_message(struct enc *e, const struct incarnation *from, const void *msg, size_t len);
 void es_rec_flags(struct enc *e, unsigned flags);
 
@@ -52,8 +53,8 @@ struct event { /* one of the bus, waiting for its turn */
 	struct cds_list_head node;
 	bool is_view, left; /* left: somebody has */
 	struct incarnation from;
-	unsigned nr;
-	struct incarnation *present;
+	unsigned nr, nr_silent;
+	struct incarnation *present; /* then the silent ones of who has left */
 	size_t len;
 	uint8_t data[];
 };

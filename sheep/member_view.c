@@ -204,7 +204,7 @@ void cluster_accuse(struct cluster *c, const struct incarnation *who)
 
 uint64_t cluster_session(const struct cluster *c, uint64_t client_id)
 {
-	return 0;
+	return cs_session(member_state(c), client_id);
 }
 
 const struct cluster_params *cluster_params(const struct cluster *c)

@@ -88,7 +88,8 @@ void xfer_speak(struct cluster *c)
 	const struct lobby *best = cs_best(c->s);
 
 	for (unsigned i = 0; am_speaker(c) && i < c->s->nr_lobby; i++)
-		if (c->s->lobby[i]->refused && !c->s->lobby[i]->told)
+		if (c->s->lobby[i]->refused && c->s->lobby[i]->refused != REF_EXPELLED &&
+		    !c->s->lobby[i]->told)
 			tell_refusal(c, c->s->lobby[i]);
 	if (!best || !inc_same(&best->j.m.inc, &c->self.inc) || c->offer_sent || !c->disk)
 		return;

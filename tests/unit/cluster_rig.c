@@ -108,7 +108,7 @@ void view(struct cs *s, const unsigned *n, unsigned nr)
 	for (unsigned i = 0; i < nr; i++)
 		present[i] = inc(n[i], 1);
 	clear_out();
-	assert_int_equal(cs_view(s, present, nr, &out), 0);
+	assert_int_equal(cs_view(s, present, nr, NULL, 0, &out), 0);
 }
 struct cmd format_cmd(void)
 {

@@ -61,4 +61,12 @@ void test_force(void **state);
 void test_given_up(void **state);
 void test_history_bound(void **state);
 
+/* cluster_expel.c */
+void test_expel(void **state);
+void test_expel_two(void **state);
+void test_accusations_end(void **state);
+void test_silent(void **state);
+void test_sessions(void **state);
+void test_cached(void **state);
+
 #endif

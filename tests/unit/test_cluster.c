@@ -277,6 +277,7 @@ static void test_owner_commands(void **state)
 	x = h;
 	x.size = (1ull << 42) + 1;
 	assert_int_equal(send_cmd(s, 1, 1, &x), SD_RES_INVALID_PARMS);
+	assert_int_equal(CMD(s, 1, .type = CMD_CACHED, .vid = v->vid, .gen = v->gen), OK);
 	assert_int_equal(
 		CMD(s, 1, .type = CMD_CACHE_LOST, .vid = v->vid, .gen = v->gen, .on = true), OK);
 	assert_true(v->cache_lost);
@@ -533,6 +534,12 @@ int main(void)
 		cmocka_unit_test(test_force),
 		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_history_bound),
+		cmocka_unit_test(test_expel),
+		cmocka_unit_test(test_expel_two),
+		cmocka_unit_test(test_accusations_end),
+		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_sessions),
+		cmocka_unit_test(test_cached),
 		cmocka_unit_test(test_decode_garbage),
 		cmocka_unit_test(test_message_garbage),
 		cmocka_unit_test(test_determinism),
