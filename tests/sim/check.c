@@ -1,7 +1,7 @@
-/* check.c - see check.h. */
+/* check.c - what a history holds, and the rules of flushes.  See check.h. */
 #include "config.h"
 
-#include "tests/sim/check.h"
+#include "tests/sim/check_int.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -9,29 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct write {
-	uint64_t value, start, end;
-	unsigned first, nr;
-	bool forgotten;
-};
+void *check_alloc(size_t nr, size_t size)
+{
+	void *p = calloc(nr + 1, size);
 
-struct read {
-	uint64_t value, start, end;
-	unsigned sector;
-};
-
-struct history {
-	unsigned nr_sectors;
-	struct write *writes;
-	struct read *reads;
-	size_t nr_writes, cap_writes, nr_reads, cap_reads;
-};
+	assert(p);
+	return p;
+}
 
 struct history *history_new(unsigned nr_sectors)
 {
-	struct history *h = calloc(1, sizeof(*h));
+	struct history *h = check_alloc(1, sizeof(*h));
 
-	assert(h);
 	h->nr_sectors = nr_sectors;
 	return h;
 }
@@ -40,6 +29,9 @@ void history_free(struct history *h)
 {
 	free(h->writes);
 	free(h->reads);
+	free(h->cuts);
+	free(h->flushes);
+	free(h->opens);
 	free(h);
 }
 
@@ -47,19 +39,27 @@ static void *grow(void *p, size_t *cap, size_t nr, size_t size)
 {
 	if (nr < *cap)
 		return p;
-	*cap = *cap ? 2 * *cap : 1024;
+	*cap = *cap ? 2 * *cap : 64;
 	p = realloc(p, *cap * size);
 	assert(p);
 	return p;
 }
 
+/* ---- recording ---- */
+
 size_t history_write(struct history *h, unsigned first, unsigned nr, uint64_t value, uint64_t start)
 {
-	assert(first + nr <= h->nr_sectors);
+	assert(first <= h->nr_sectors && nr <= h->nr_sectors - first);
 	h->writes = grow(h->writes, &h->cap_writes, h->nr_writes, sizeof(*h->writes));
 	h->writes[h->nr_writes] = (struct write){
 		.value = value, .start = start, .end = CHECK_NEVER, .first = first, .nr = nr};
 	return h->nr_writes++;
+}
+
+void history_writer(struct history *h, size_t op, unsigned client, bool cached)
+{
+	h->writes[op].client = client;
+	h->writes[op].cached = cached;
 }
 
 void history_written(struct history *h, size_t op, uint64_t end)
@@ -67,9 +67,20 @@ void history_written(struct history *h, size_t op, uint64_t end)
 	h->writes[op].end = end;
 }
 
+void history_failed(struct history *h, size_t op, uint64_t end)
+{
+	h->writes[op].end = end;
+	h->writes[op].failed = true;
+}
+
 void history_forget(struct history *h, size_t op)
 {
 	h->writes[op].forgotten = true;
+}
+
+void history_resent(struct history *h, size_t op)
+{
+	h->writes[op].resent = true;
 }
 
 void history_read(struct history *h, unsigned sector, uint64_t value, uint64_t start, uint64_t end)
@@ -79,183 +90,211 @@ void history_read(struct history *h, unsigned sector, uint64_t value, uint64_t s
 	h->reads[h->nr_reads++] = (struct read){value, start, end, sector};
 }
 
+void history_flush(struct history *h, uint64_t start, uint64_t end, bool ok)
+{
+	h->flushes = grow(h->flushes, &h->cap_flushes, h->nr_flushes, sizeof(*h->flushes));
+	h->flushes[h->nr_flushes++] = (struct flush){start, end, ok};
+}
+
+void history_open(struct history *h, uint64_t start, uint64_t end)
+{
+	h->opens = grow(h->opens, &h->cap_opens, h->nr_opens, sizeof(*h->opens));
+	h->opens[h->nr_opens++] = (struct opened){start, end};
+}
+
+void history_cut(struct history *h, unsigned first, unsigned nr, uint64_t time)
+{
+	assert(first <= h->nr_sectors && nr <= h->nr_sectors - first);
+	h->cuts = grow(h->cuts, &h->cap_cuts, h->nr_cuts, sizeof(*h->cuts));
+	h->cuts[h->nr_cuts++] = (struct cut){time, first, nr};
+}
+
+void history_strict(struct history *h)
+{
+	h->strict = true;
+}
+
 uint64_t history_nr_ops(const struct history *h)
 {
-	return h->nr_writes + h->nr_reads;
+	return h->nr_writes + h->nr_reads + h->nr_flushes;
 }
 
-/* ---- one sector ---- */
+/* ---- flushes ---- */
 
-struct zone { /* all operations of one value */
-	uint64_t value, min_end, max_start, write_start, write_end;
-	bool written;
-};
-
-static int cmp_value(const void *a, const void *b)
+static int cmp_cut(const void *a, const void *b)
 {
-	const struct zone *x = a, *y = b;
+	const struct cut *x = a, *y = b;
 
-	return x->value < y->value ? -1 : x->value > y->value;
+	return x->time < y->time ? -1 : x->time > y->time;
 }
 
-static int cmp_low(const void *a, const void *b)
+static int cmp_flush_end(const void *a, const void *b)
 {
-	const struct zone *x = a, *y = b;
+	const struct flush *x = a, *y = b;
 
-	return x->min_end < y->min_end ? -1 : x->min_end > y->min_end;
+	return x->end < y->end ? -1 : x->end > y->end;
 }
 
-static struct zone *zone_of(struct zone *z, size_t nr, uint64_t value)
+static int cmp_flush_start(const void *a, const void *b)
 {
-	struct zone key = {.value = value};
+	const struct flush *x = a, *y = b;
 
-	return bsearch(&key, z, nr, sizeof(*z), cmp_value);
+	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-/* Zeros: some write of zeros must have been visible: begun before the read ended, and no other
- * write lies wholly between it and the read. */
-static bool zeros_may(struct history *h, const struct read *r)
+/* When is each write durable?  With the first end of those flushes that began after its answer. */
+static void set_durable(struct history *h)
 {
-	uint64_t newest = 0; /* the latest begin of a write that ended before the read began */
-
-	for (size_t i = 0; i < h->nr_writes; i++) {
-		const struct write *w = &h->writes[i];
-		if (!w->forgotten && w->value && r->sector - w->first < w->nr &&
-		    w->end < r->start && w->start > newest)
-			newest = w->start;
-	}
-	if (!newest)
-		return true; /* as it was created */
-	for (size_t i = 0; i < h->nr_writes; i++) {
-		const struct write *w = &h->writes[i];
-		if (!w->forgotten && !w->value && r->sector - w->first < w->nr &&
-		    w->start <= r->end && w->end >= newest)
-			return true;
-	}
-	return false;
-}
-
-static bool fail(char *why, size_t len, unsigned sector, const char *what, const struct zone *a,
-		 const struct zone *b)
-{
-	int n = snprintf(why, len,
-			 "sector %u: %s: value %" PRIx64 " (first end %" PRIu64
-			 ", last begin %" PRIu64 ", written %" PRIu64 " to %" PRIu64 ")",
-			 sector, what, a->value, a->min_end, a->max_start, a->write_start,
-			 a->write_end);
-	if (b && n > 0 && (size_t)n < len)
-		snprintf(why + n, len - (size_t)n,
-			 " and value %" PRIx64 " (first end %" PRIu64 ", last begin %" PRIu64
-			 ", written %" PRIu64 " to %" PRIu64 ")",
-			 b->value, b->min_end, b->max_start, b->write_start, b->write_end);
-	return false;
-}
-
-static size_t collect(struct history *h, unsigned sector, struct zone *z)
-{
+	struct flush *f = check_alloc(h->nr_flushes, sizeof(*f));
 	size_t nr = 0;
 
+	for (size_t i = 0; i < h->nr_flushes; i++)
+		if (h->flushes[i].ok)
+			f[nr++] = h->flushes[i];
+	qsort(f, nr, sizeof(*f), cmp_flush_start);
+	for (size_t i = nr; i-- > 1;)
+		if (f[i].end < f[i - 1].end)
+			f[i - 1].end = f[i].end;
 	for (size_t i = 0; i < h->nr_writes; i++) {
-		const struct write *w = &h->writes[i];
-		if (w->forgotten || !w->value || sector - w->first >= w->nr)
+		struct write *w = &h->writes[i];
+		w->durable = w->failed ? CHECK_NEVER : w->end;
+		if (!w->cached || w->durable == CHECK_NEVER)
 			continue;
-		z[nr++] = (struct zone){.value = w->value,
-					.min_end = w->end,
-					.max_start = w->start,
-					.write_start = w->start,
-					.write_end = w->end,
-					.written = true};
-	}
-	qsort(z, nr, sizeof(*z), cmp_value);
-	return nr;
-}
-
-static bool add_reads(struct history *h, unsigned sector, const struct read **reads,
-		      size_t nr_reads, struct zone *z, size_t nr, char *why, size_t len)
-{
-	for (size_t i = 0; i < nr_reads; i++) {
-		const struct read *r = reads[i];
-		struct zone seen = {.value = r->value, .min_end = r->end, .max_start = r->start},
-			    *to;
-		if (!r->value) {
-			if (!zeros_may(h, r))
-				return fail(why, len, sector, "a read of zeros after a write",
-					    &seen, NULL);
-			continue;
+		size_t lo = 0, hi = nr; /* the first that began at or after its end */
+		while (lo < hi) {
+			size_t mid = (lo + hi) / 2;
+			if (f[mid].start >= w->end)
+				hi = mid;
+			else
+				lo = mid + 1;
 		}
-		to = zone_of(z, nr, r->value);
-		if (!to)
-			return fail(why, len, sector, "a value that nobody wrote", &seen, NULL);
-		if (r->end < to->write_start)
-			return fail(why, len, sector, "read before it was written", &seen, to);
-		if (r->end < to->min_end)
-			to->min_end = r->end;
-		if (r->start > to->max_start)
-			to->max_start = r->start;
+		w->durable = lo < nr ? f[lo].end : CHECK_NEVER;
 	}
-	return true;
+	free(f);
 }
 
-/* Sorted by min_end.  Forward zones run from min_end to max_start, backward ones the other way
- * round. */
-static bool zones_fit(struct zone *z, size_t nr, unsigned sector, char *why, size_t len)
+static bool opened_between(const struct history *h, uint64_t from, uint64_t to)
 {
-	const struct zone *last = NULL; /* the forward zone that reaches furthest */
+	for (size_t i = 0; i < h->nr_opens; i++)
+		if (h->opens[i].end > from && h->opens[i].start < to)
+			return true;
+	return false;
+}
 
-	qsort(z, nr, sizeof(*z), cmp_low);
-	for (size_t i = 0; i < nr; i++) {
-		if (z[i].min_end >= z[i].max_start || z[i].min_end == CHECK_NEVER)
-			continue;
-		if (last && z[i].min_end < last->max_start)
-			return fail(why, len, sector, "two values alternate", last, &z[i]);
-		if (!last || z[i].max_start > last->max_start)
-			last = &z[i];
+bool loss_told(const struct history *h, const struct write *w, uint64_t time)
+{
+	if (!h->strict)
+		return true;
+	for (size_t i = 0; i < h->nr_flushes; i++) {
+		const struct flush *f = &h->flushes[i];
+		if (f->end <= time || (f->ok && f->start < w->end))
+			continue; /* says nothing about this write */
+		return !f->ok || opened_between(h, time, f->end);
 	}
-	for (size_t i = 0; i < nr; i++) { /* backward within forward */
-		if (z[i].min_end < z[i].max_start)
+	return true; /* nobody asked */
+}
+
+/* Was there something that a cut in (@from, @to) could take? */
+static bool may_be_lost(const struct history *h, uint64_t from, uint64_t to)
+{
+	for (size_t i = 0; i < h->nr_cuts; i++) {
+		const struct cut *c = &h->cuts[i];
+		if (c->time <= from || c->time >= to)
 			continue;
-		for (size_t k = 0; k < nr; k++)
-			if (z[k].min_end < z[k].max_start && z[k].min_end < z[i].max_start &&
-			    z[i].min_end < z[k].max_start)
-				return fail(why, len, sector,
-					    "a write within the life of another value", &z[k],
-					    &z[i]);
+		for (size_t k = 0; k < h->nr_writes; k++) {
+			const struct write *w = &h->writes[k];
+			if (!w->forgotten && w->cached && w->start < c->time &&
+			    w->durable > c->time)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* EIO only after a loss, and once for each. */
+static bool flushes_fit(struct history *h)
+{
+	uint64_t from = 0;
+
+	for (size_t i = 0; i < h->nr_flushes; i++) {
+		const struct flush *f = &h->flushes[i];
+		if (f->ok)
+			continue;
+		if (!may_be_lost(h, from, f->end)) {
+			snprintf(h->why, h->why_len,
+				 "a flush (%" PRIu64 " to %" PRIu64
+				 ") answered EIO, and nothing can be lost",
+				 f->start, f->end);
+			return false;
+		}
+		from = f->start > from ? f->start : from;
 	}
 	return true;
 }
+
+/* ---- all sectors ---- */
 
 static int cmp_read(const void *a, const void *b)
 {
 	const struct read *x = *(const struct read *const *)a, *y = *(const struct read *const *)b;
 
 	return x->sector != y->sector ? (x->sector < y->sector ? -1 : 1)
-	       : x->start < y->start  ? -1
-				      : x->start > y->start;
+	       : x->start != y->start ? (x->start < y->start ? -1 : 1)
+				      : (x->end < y->end ? -1 : x->end > y->end);
+}
+
+/* The writes of each sector: those of s are list[at[s]] to list[at[s + 1]]. */
+static const struct write **by_sector(struct history *h, size_t *at)
+{
+	const struct write **list;
+
+	for (size_t i = 0; i < h->nr_writes; i++)
+		for (unsigned k = 0; !h->writes[i].forgotten && k < h->writes[i].nr; k++)
+			at[h->writes[i].first + k + 1]++;
+	for (unsigned s = 0; s < h->nr_sectors; s++)
+		at[s + 1] += at[s];
+	list = check_alloc(at[h->nr_sectors], sizeof(*list));
+	size_t *next = check_alloc(h->nr_sectors, sizeof(*next));
+	memcpy(next, at, h->nr_sectors * sizeof(*next));
+	for (size_t i = 0; i < h->nr_writes; i++)
+		for (unsigned k = 0; !h->writes[i].forgotten && k < h->writes[i].nr; k++)
+			list[next[h->writes[i].first + k]++] = &h->writes[i];
+	free(next);
+	return list;
 }
 
 bool history_check(struct history *h, char *why, size_t len)
 {
-	const struct read **reads = malloc((h->nr_reads + 1) * sizeof(*reads));
-	struct zone *z = malloc((h->nr_writes + 1) * sizeof(*z));
-	bool ok = true;
-	size_t at = 0;
+	size_t *at = check_alloc(h->nr_sectors + 1, sizeof(*at)), from = 0;
+	const struct read **reads = check_alloc(h->nr_reads, sizeof(*reads));
+	const struct write **writes = by_sector(h, at);
 
-	assert(reads && z);
+	h->why = why;
+	h->why_len = len;
 	for (size_t i = 0; i < h->nr_reads; i++)
 		reads[i] = &h->reads[i];
 	qsort(reads, h->nr_reads, sizeof(*reads), cmp_read);
+	if (h->nr_cuts)
+		qsort(h->cuts, h->nr_cuts, sizeof(*h->cuts), cmp_cut);
+	if (h->nr_flushes)
+		qsort(h->flushes, h->nr_flushes, sizeof(*h->flushes), cmp_flush_end);
+	set_durable(h);
+	bool ok = flushes_fit(h);
 	for (unsigned s = 0; ok && s < h->nr_sectors; s++) {
-		size_t end = at;
+		size_t end = from;
 		while (end < h->nr_reads && reads[end]->sector == s)
 			end++;
-		if (end == at)
-			continue;
-		size_t nr = collect(h, s, z);
-		ok = add_reads(h, s, reads + at, end - at, z, nr, why, len) &&
-		     zones_fit(z, nr, s, why, len);
-		at = end;
+		struct sector sec = {.h = h,
+				     .nr = s,
+				     .writes = writes + at[s],
+				     .nr_writes = at[s + 1] - at[s],
+				     .reads = reads + from,
+				     .nr_reads = end - from};
+		ok = end == from || sector_check(&sec);
+		from = end;
 	}
+	free(at);
 	free(reads);
-	free(z);
+	free(writes);
 	return ok;
 }
