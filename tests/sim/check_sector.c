@@ -217,8 +217,10 @@ static bool zero_reads_fit(const struct sector *s, struct life *l, const struct 
 			ok = fail(s, "a read of zeros after a write", &seen, last);
 		else if (l->survivor_known && l->survivor)
 			ok = fail(s, "two values survive a cut", &seen, &l->z[l->nr]);
-		else
+		else if (!l->survivor_known)
 			set_survivor(l, 0, NULL);
+		if (ok && r->start > l->z[l->nr].max_start)
+			l->z[l->nr].max_start = r->start;
 	}
 	free(newest);
 	free(end);
@@ -311,6 +313,22 @@ static bool nothing_lost(const struct sector *s, const struct life *l, const str
 	return true;
 }
 
+/* A write that was in flight when @to began was done before or after that: once it is durable it is
+ * there, unless what survived may come after it.  @min_end: of the survivor, in the life it comes
+ * from. */
+static bool in_flight_kept(const struct sector *s, const struct life *to, uint64_t min_end)
+{
+	const struct zone *v = &to->z[to->nr];
+
+	for (size_t i = 0; i < to->nr; i++) {
+		const struct write *w = to->z[i].w;
+		if (w->start < to->lo && w->value != v->value && min_end < w->start &&
+		    w->durable < v->max_start)
+			return fail(s, "a durable write is lost in a cut", v, &to->z[i]);
+	}
+	return true;
+}
+
 /* When did the last zeros of @l come at the latest?  False: there were none. */
 static bool zeros_end(const struct life *l, uint64_t *end)
 {
@@ -326,18 +344,16 @@ static bool survivor_fits(struct lives *ls, size_t i)
 {
 	const struct sector *s = ls->s;
 	struct life *to = &ls->life[i];
-	struct zone v = {.value = to->survivor, .min_end = to->lo, .max_start = to->lo};
+	struct zone v = to->z[to->nr];
 
-	if (v.value)
-		v = to->z[to->nr];
 	while (i-- > 0) {
 		struct life *l = &ls->life[i];
 		struct zone *z = v.value ? zone_of(l, v.value) : NULL;
 		uint64_t end;
 		if (z)
-			return nothing_lost(s, l, &v, z->min_end);
-		if (!v.value && zeros_end(l, &end))
-			return nothing_lost(s, l, &v, end);
+			end = z->min_end;
+		if (z || (!v.value && zeros_end(l, &end)))
+			return nothing_lost(s, l, &v, end) && in_flight_kept(s, to, end);
 		if (l->survivor_known || !i) /* not this one */
 			return fail(s, "what a cut took comes back", &v,
 				    l->survivor_known && l->survivor ? &l->z[l->nr] : NULL);

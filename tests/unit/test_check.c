@@ -152,7 +152,7 @@ static void cuts(void **state)
 	is("w1:1-2 c2:3-4 f:5-6 c3:7-8 k:10 r1:11-12", "durable");
 	/* two cuts */
 	is("c1:1-2 c2:3-4 k:10 r2:11-12 k:20 r2:21-22", NULL);
-	is("c1:1-2 c2:3-4 k:10 r2:11-12 k:20 r1:21-22", "durable"); /* what survived stays */
+	is("c1:1-2 c2:3-4 k:10 r2:11-12 k:20 r1:21-22", "comes back");
 	is("c1:1-2 c2:3-4 k:10 k:20 r1:21-22", NULL);
 	is("c1:1-2 k:10 w3:11-12 k:20 r1:21-22", "durable");
 	is("c1:1-2 k:10 r0:11-12 c3:13-14 k:20 r1:21-22", "comes back");
@@ -160,7 +160,12 @@ static void cuts(void **state)
 	/* in flight at the cut */
 	is("c1:1-15 k:10 r0:11-12 r1:13-14 r1:16-17", NULL);
 	is("c1:1-15 r1:3-4 k:10 r0:11-12 r1:16-17", NULL);
-	is("c1:1-15 k:10 r0:16-17", "zeros after a write");
+	is("c1:1-15 k:10 r0:16-17", NULL); /* answered before, heard after */
+	is("c1:1-15 k:10 f:16-18 r0:19-20", "durable");
+	is("w1:1-15 k:10 r0:16-17", "durable");
+	is("w1:1-2 w2:3-15 k:10 r1:16-17", "durable");
+	is("w1:1-14 w2:3-15 k:10 r1:16-17", NULL);
+	is("w1:1-2 w2:3-15 k:10 r1:13-14 r2:16-17", NULL);
 	is("w1:1-2 w2:3-* k:10 r1:11-12 r2:13-14 r2:15-16", NULL);
 	is("r1:9-11 k:10 w1:12-13", "before it was written");
 	is("r5:9-11 k:10", "nobody wrote");
