@@ -51,7 +51,8 @@ struct sim_bus {
 	struct bus_member members[NODES_MAX * 2];
 	unsigned nr_members;
 	struct cds_list_head sent;
-	uint64_t lag[64]; /* by ip */
+	uint64_t lag[64], late[64]; /* by ip */
+	bool held[64];
 	struct death {
 		struct event ev;
 		struct sim_bus *sb;
@@ -168,8 +169,9 @@ static void schedule(struct bus *b)
 	struct prng *r = &b->sb->w->rnd_bus;
 	uint64_t delay = prng_in(r, 20 * US, 300 * US);
 
-	if (b->pe_set || !b->member || b->next >= b->sb->nr_items)
+	if (b->pe_set || !b->member || b->next >= b->sb->nr_items || b->sb->held[b->p->ip % 64])
 		return;
+	delay += b->sb->late[b->p->ip % 64];
 	uint64_t lag = b->sb->lag[b->p->ip % 64];
 	if (lag)
 		delay += prng_in(r, 0, lag);
@@ -186,6 +188,26 @@ static void schedule(struct bus *b)
 void bus_lag(struct sim_bus *sb, uint32_t ip, uint64_t ns)
 {
 	sb->lag[ip % 64] = ns;
+}
+
+void bus_late(struct sim_bus *sb, uint32_t ip, uint64_t ns)
+{
+	sb->late[ip % 64] = ns;
+}
+
+void bus_hold(struct sim_bus *sb, uint32_t ip, bool held)
+{
+	struct bus *b;
+
+	sb->held[ip % 64] = held;
+	cds_list_for_each_entry (b, &sb->buses, node) {
+		if (b->p->ip != ip)
+			continue;
+		if (b->pe_set) /* what is about to arrive too, and at its new pace */
+			pevent_del(&b->pe);
+		b->pe_set = false;
+		schedule(b);
+	}
 }
 
 static void ordered(struct event *ev)

@@ -45,7 +45,7 @@ struct env_sock {
 	void *arg;
 	struct pevent pe;
 	unsigned events;
-	bool pe_set, want_out, eof, reset;
+	bool pe_set, want_out, eof, reset, held;
 	int error;
 	/* listeners */
 	struct cds_list_head backlog; /* sockets of ours that nobody has accepted yet */
@@ -55,6 +55,7 @@ struct env_sock {
 	struct event arrive;
 	uint64_t last_at, give_up;
 	size_t unread; /* bytes in coming and ready */
+	unsigned let;  /* so many chunks arrive whatever holds them */
 };
 
 struct sim_net {
@@ -130,7 +131,9 @@ static void arrived(struct event *ev)
 	struct sim_net *n = s->net;
 	struct chunk *c = cds_list_first_entry(&s->coming, struct chunk, node);
 
-	if (n->cut[ip_idx(addr_ip(&s->remote))][ip_idx(s->p->ip)]) {
+	if (s->let)
+		s->let--;
+	else if (s->held || n->cut[ip_idx(addr_ip(&s->remote))][ip_idx(s->p->ip)]) {
 		event_set(n->w, ev, n->w->now + CUT_RETRY);
 		return;
 	}
@@ -542,6 +545,42 @@ bool net_is_cut(struct sim_net *n, uint32_t a, uint32_t b)
 	return n->cut[ip_idx(a)][ip_idx(b)];
 }
 
+void net_hold_open(struct sim_net *n, uint32_t a, uint32_t b, bool held)
+{
+	struct env_sock *s;
+
+	cds_list_for_each_entry (s, &n->socks, node)
+		if (s->state == S_OPEN && s->p->ip == b && addr_ip(&s->remote) == a)
+			s->held = held;
+}
+
+void net_let(struct sim_net *n, uint32_t a, uint32_t b)
+{
+	struct env_sock *s;
+	struct chunk *c;
+
+	cds_list_for_each_entry (s, &n->socks, node) {
+		if (s->p->ip != b || addr_ip(&s->remote) != a)
+			continue;
+		s->let = 0;
+		cds_list_for_each_entry (c, &s->coming, node)
+			s->let++;
+	}
+}
+
+void net_lose(struct sim_net *n, uint32_t a, uint32_t b)
+{
+	struct env_sock *s;
+
+	cds_list_for_each_entry (s, &n->socks, node)
+		if (s->state == S_OPEN && s->p->ip == a && addr_ip(&s->remote) == b) {
+			chunks_free(&s->coming);
+			event_del(n->w, &s->arrive);
+			s->reset = true;
+			sock_event(s, ENV_SOCK_IN | ENV_SOCK_HUP);
+		}
+}
+
 void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns)
 {
 	n->slow[ip_idx(ip)] = extra_ns;
@@ -549,6 +588,10 @@ void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns)
 
 void net_heal(struct sim_net *n)
 {
+	struct env_sock *s;
+
+	cds_list_for_each_entry (s, &n->socks, node)
+		s->held = false;
 	memset(n->cut, 0, sizeof(n->cut));
 	memset(n->slow, 0, sizeof(n->slow));
 }

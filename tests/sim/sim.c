@@ -1,15 +1,17 @@
 /* sim.c - many runs, each of a seed.
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
- *       [--quiet] [--plant NAME] [--first]
+ *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
- * be the same.  --log (of one seed) tells the story.
+ * be the same.  --log (of one seed) tells the story.  --scenario plays a story of stage.h instead,
+ * with delays drawn from the seed; `all`: every one of them.
  */
 #include "config.h"
 
 #include "sheep/plant.h"
 #include "tests/sim/run.h"
+#include "tests/sim/stage.h"
 
 #include <assert.h>
 #include <getopt.h>
@@ -29,6 +31,8 @@ struct options {
 	bool log, no_faults, twice, quiet;
 	bool first; /* one failure is enough */
 	unsigned jobs;
+	const struct scenario *scenario; /* NULL: a random run */
+	bool all_scenarios;
 };
 
 #ifdef SIM_PLANTS
@@ -112,16 +116,51 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 	return status;
 }
 
+static int one_scenario(const struct options *o, uint64_t seed, struct totals *sum, uint64_t *hash)
+{
+	struct world w;
+	struct stage *s = calloc(1, sizeof(*s));
+
+	assert(s);
+	world_init(&w, seed);
+	memory_world_only(&w);
+	w.story = o->log ? stdout : NULL;
+	w.bus = bus_new(&w);
+	s->w = &w;
+	o->scenario->play(s);
+	stage_end(s);
+	if (!o->quiet || w.failed)
+		printf("%s, seed %" PRIu64 " %s hash %016" PRIx64 ": %.1f s%s%s\n",
+		       o->scenario->name, seed, w.failed ? "FAILED" : "ok", w.hash,
+		       (double)w.now / 1e9, w.failed ? ": " : "", w.why);
+	fflush(stdout);
+	__atomic_add_fetch(&sum->ops, s->nr_steps, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&sum->ns, w.now, __ATOMIC_RELAXED);
+	*hash = w.hash;
+	int status = w.failed;
+	stage_free(s);
+	bus_destroy(w.bus);
+	world_done(&w);
+	memory_world_only(NULL);
+	free(s);
+	return status;
+}
+
+static int one(const struct options *o, uint64_t seed, struct totals *sum, uint64_t *hash)
+{
+	return o->scenario ? one_scenario(o, seed, sum, hash) : one_seed(o, seed, sum, hash);
+}
+
 /* The same seed gives the same trace. */
 static int seed_twice(const struct options *o, uint64_t seed, struct totals *sum)
 {
 	struct options again = *o;
 	uint64_t hash[2];
 
-	if (one_seed(o, seed, sum, &hash[0]))
+	if (one(o, seed, sum, &hash[0]))
 		return 1;
 	again.quiet = true;
-	one_seed(&again, seed, sum, &hash[1]);
+	one(&again, seed, sum, &hash[1]);
 	if (hash[0] == hash[1])
 		return 0;
 	printf("seed %" PRIu64 " FAILED: two runs, two traces: %016" PRIx64 ", %016" PRIx64 "\n",
@@ -154,7 +193,7 @@ static int child(const struct options *o, uint64_t seed, struct totals *sum)
 	alarm(SEED_SECONDS);
 	if (o->twice || seed % 20 == 0)
 		return seed_twice(o, seed, sum);
-	return one_seed(o, seed, sum, &hash);
+	return one(o, seed, sum, &hash);
 }
 
 static void many(const struct options *o, struct totals *sum)
@@ -199,13 +238,32 @@ static void print_totals(const struct totals *sum)
 	printf("\n%" PRIu64 " passed, %" PRIu64 " failed\n", sum->passed, sum->failed);
 }
 
+/* --scenario NAME, all or list. */
+static bool find_scenario(struct options *o, const char *name)
+{
+	o->all_scenarios = !strcmp(name, "all");
+	if (o->all_scenarios)
+		return true;
+	for (const struct scenario *sc = scenarios; sc->name; sc++) {
+		if (!strcmp(name, "list"))
+			printf("%-24s %s\n", sc->name, sc->about);
+		else if (!strcmp(name, sc->name))
+			o->scenario = sc;
+	}
+	if (!strcmp(name, "list"))
+		exit(0);
+	if (!o->scenario)
+		fprintf(stderr, "no such scenario: %s (--scenario list)\n", name);
+	return o->scenario;
+}
+
 static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option options[] = {
 		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
 		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
 		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {"plant", 1, NULL, 'p'},
-		{"first", 0, NULL, 'f'}, {NULL, 0, NULL, 0}};
+		{"first", 0, NULL, 'f'}, {"scenario", 1, NULL, 'S'},  {NULL, 0, NULL, 0}};
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -223,6 +281,10 @@ static bool parse(int argc, char **argv, struct options *o)
 			if (!plant(optarg))
 				return false;
 			break;
+		case 'S':
+			if (!find_scenario(o, optarg))
+				return false;
+			break;
 		default: return false;
 		}
 	return o->jobs >= 1 && o->jobs <= JOBS_MAX;
@@ -238,12 +300,18 @@ int main(int argc, char **argv)
 	assert(sum != MAP_FAILED);
 	if (!parse(argc, argv, &o))
 		return 64;
-	if (o.count == 1 && !o.twice) {
+	if (o.count == 1 && !o.twice && !o.all_scenarios) {
 		o.quiet = false;
-		return one_seed(&o, o.seed, sum, &hash);
+		return one(&o, o.seed, sum, &hash);
 	}
 	o.log = false; /* of one seed only */
-	many(&o, sum);
+	for (o.scenario = o.all_scenarios ? scenarios : o.scenario;; o.scenario++) {
+		if (o.all_scenarios && !o.scenario->name)
+			break;
+		many(&o, sum);
+		if (!o.all_scenarios)
+			break;
+	}
 	print_totals(sum);
 	return sum->failed != 0;
 }

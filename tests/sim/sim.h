@@ -17,6 +17,10 @@ void bus_destroy(struct sim_bus *sb);
 void bus_proc_died(struct sim_bus *sb, struct proc *p);
 /* What is ordered reaches @ip later, by up to @ns each; 0: no more. */
 void bus_lag(struct sim_bus *sb, uint32_t ip, uint64_t ns);
+/* What is ordered reaches @ip that much later. */
+void bus_late(struct sim_bus *sb, uint32_t ip, uint64_t ns);
+/* What is ordered does not reach @ip; or all that it has missed does. */
+void bus_hold(struct sim_bus *sb, uint32_t ip, bool held);
 void sim_bus_schedule_death(struct sim_bus *sb, struct death *d, uint64_t after);
 
 /* ---- nodes (node.c): a machine, its disk and the daemon on it ---- */

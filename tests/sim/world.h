@@ -180,6 +180,12 @@ void net_free(struct sim_net *n);
 void net_proc_died(struct sim_net *n, struct proc *p);
 /* Packets from ip @a to ip @b are held (a cut) or flow. */
 void net_cut(struct sim_net *n, uint32_t a, uint32_t b, bool cut);
+/* What @a has sent or will send to @b over the connections that are open now is held, or flows. */
+void net_hold_open(struct sim_net *n, uint32_t a, uint32_t b, bool held);
+/* What @a has sent to @b until now arrives, also over a cut. */
+void net_let(struct sim_net *n, uint32_t a, uint32_t b);
+/* @a's ends of its connections to @b break; @b hears of it behind what is on its way. */
+void net_lose(struct sim_net *n, uint32_t a, uint32_t b);
 void net_heal(struct sim_net *n);
 /* Reset some connection of @ip in the middle of what it carries; false: there is none. */
 bool net_reset_one(struct sim_net *n, uint32_t ip, struct prng *r);
