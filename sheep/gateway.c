@@ -619,6 +619,7 @@ void gateway_view(struct sheep *sh, struct view *old, struct view *new_view)
 	co_cond_broadcast(&gw->changed);
 	co_cond_broadcast(&gw->idle);
 	reclaim_kick(gw);
+	sweep_kick(gw);
 }
 
 void gateway_vdi_changed(struct sheep *sh, const struct vdi *t)
@@ -712,7 +713,8 @@ void gateway_drain(struct sheep *sh, unsigned ms)
 	gw->drain_until = env_now(sh->env) + ms * 1000000ull;
 	gw->draining = true;
 	co_cond_broadcast(&gw->changed); /* reclaim ends */
-	while (gw->nr_ops && co_cond_wait_until(&gw->idle, gw->drain_until, "drain") == 0) /* ~ */
+	while (gw->nr_ops > gw->nr_sweeps &&
+	       co_cond_wait_until(&gw->idle, gw->drain_until, "drain") == 0) /* ~ */
 		;
 	gw->releasing = true;
 	co_cond_broadcast(&gw->changed);

@@ -1,4 +1,5 @@
-/* gateway_int.h - shared by gateway.c, session.c, vdi.c, owner_io.c, inode.c, reclaim.c only.
+/* gateway_int.h - shared by gateway.c, session.c, vdi.c, owner_io.c, inode.c, reclaim.c,
+ * sweep.c only.
  *
  * Invariants:
  *  G1 A version is taken and its write is put into the object's list without a yield, and only by
@@ -83,6 +84,7 @@ struct gw_vdi {
 	/* GV_OWNED */
 	uint64_t gen, seq;
 	bool dirty;	    /* the generation began dirty: takeover object by object */
+	bool sweeping;	    /* and all of them in the background */
 	uint32_t min_epoch; /* no I/O of this generation in an older epoch */
 	uint8_t copies, shift;
 	unsigned nr_ops; /* being served as owner */
@@ -198,6 +200,7 @@ struct gateway {
 	struct map vdis, objs, sessions;
 	struct cds_list_head ops, fans, busy; /* busy: objects with writes in flight */
 	unsigned nr_ops, nr_closed;
+	unsigned nr_sweeps;	/* of nr_ops */
 	struct co_cond changed; /* view, table, ownership, the end */
 	struct co_cond idle;	/* a request left */
 	struct cds_list_head idle_objs, idle_sessions, chunks;
@@ -337,6 +340,12 @@ co_fn int inode_discard(struct gw_op *op, struct gw_vdi *v, uint32_t idx);
 co_fn int inode_own(struct gw_op *op, struct gw_vdi *v, uint32_t from, uint32_t *idx,
 		    uint32_t *next);
 void inode_forget(struct gw_vdi *v);
+
+/* ---- sweep.c ---- */
+
+/* VDIs that we own and that are dirty: start to bring all of their objects in order, if nobody is
+ * at it.  It ends when the VDI is clean or not ours any more, or when we drain. */
+void sweep_kick(struct gateway *gw);
 
 /* ---- reclaim.c ---- */
 

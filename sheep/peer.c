@@ -16,6 +16,7 @@ enum peer_channel peer_channel_of(unsigned op)
 	switch (op) {
 	case PEER_SYNC_QUERY:
 	case PEER_SYNC_LIST:
+	case PEER_VID_LIST:
 	case PEER_PULL:
 	case PEER_FLUSH:
 	case PEER_DROP_CHECK:

@@ -225,7 +225,8 @@ static void chan_admit_waiting(struct peer_chan *chan)
 
 static bool reply_has_data(const struct peer_call *c)
 {
-	return c->req.op == PEER_READ || c->req.op == PEER_SYNC_LIST || c->req.op == PEER_FORWARD;
+	return c->req.op == PEER_READ || c->req.op == PEER_SYNC_LIST ||
+	       c->req.op == PEER_VID_LIST || c->req.op == PEER_FORWARD;
 }
 
 static bool is_frame(const struct peer_hdr *h)

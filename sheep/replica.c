@@ -787,6 +787,10 @@ static void dispatch(struct replica *rep, struct peer_call *c, bool local)
 		if (PLANTED(pull_any_epoch) || enter_epoch(rep, c)) /* ~ */
 			serve_list(s, c);
 		break;
+	case PEER_VID_LIST:
+		if (enter_epoch(rep, c)) /* ~ */
+			serve_vid_list(s, c);
+		break;
 	case PEER_DROP_CHECK:
 		if (enter_epoch(rep, c)) /* ~ */
 			serve_drop_check(s, c);

@@ -26,6 +26,7 @@
 #include "sheep/sheep.h"
 
 #define SYNC_LIST_MAX	    512u	 /* rows of one SYNC_LIST answer */
+#define SYNC_SCAN_MAX	    8192u	 /* objects looked at for one VID_LIST answer */
 #define SYNC_DEMAND_WORKERS 32u		 /* objects that requests wait for, at the same time */
 #define SYNC_BULK_PULLS	    4u		 /* objects of the bulk pull, at the same time */
 #define SYNC_SERVED_PULLS   16u		 /* pulls that other nodes have from us at a time */
@@ -238,6 +239,7 @@ int sync_list(struct sync *s, struct sync_box *b, struct peer_obj **ret, unsigne
 /* The epoch is served here; all but SYNC_PULL without a yield. */
 void serve_query(struct sync *s, struct peer_call *c);
 void serve_list(struct sync *s, struct peer_call *c);
+void serve_vid_list(struct sync *s, struct peer_call *c);
 void serve_drop_check(struct sync *s, struct peer_call *c);
 co_fn void serve_pull(struct sync *s, struct peer_call *c);
 

@@ -171,6 +171,22 @@ int sync_list(struct sync *s, struct sync_box *b, struct peer_obj **ret, unsigne
 	return 0;
 }
 
+/* A piece of data for the answer; the local caller has brought the room for it. */
+static bool reply_bytes(struct sync *s, struct peer_call *c, const void *p, size_t len)
+{
+	if (!c->reply_buf && len) {
+		c->reply_buf = buf_new(s->sh->pool, len);
+		c->reply_off = 0;
+		c->reply_cap = c->reply_buf ? len : 0;
+	}
+	if (c->reply_cap < len)
+		return false;
+	if (len)
+		memcpy((uint8_t *)c->reply_buf->data + c->reply_off, p, len);
+	c->reply_len = len;
+	return true;
+}
+
 static bool req_box(const struct peer_hdr *q, struct sync_box *b)
 {
 	if (q->off > q->len || q->copies < 1 || q->copies > q->obj_size ||
@@ -195,18 +211,7 @@ void serve_list(struct sync *s, struct peer_call *c)
 		c->rsp.result = SD_RES_NO_MEM;
 		return;
 	}
-	size_t len = nr * sizeof(*row);
-	if (!c->reply_buf && len) {
-		c->reply_buf = buf_new(s->sh->pool, len);
-		c->reply_off = 0;
-		c->reply_cap = c->reply_buf ? len : 0;
-	}
-	c->rsp.result = c->reply_cap < len ? SD_RES_NO_MEM : SD_RES_SUCCESS;
-	if (c->rsp.result == SD_RES_SUCCESS) {
-		if (len)
-			memcpy((uint8_t *)c->reply_buf->data + c->reply_off, row, len);
-		c->reply_len = len;
-	}
+	c->rsp.result = reply_bytes(s, c, row, nr * sizeof(*row)) ? SD_RES_SUCCESS : SD_RES_NO_MEM;
 	free(row);
 	c->rsp.off = b.from;
 	c->rsp.len = b.to;
@@ -214,6 +219,70 @@ void serve_list(struct sync *s, struct peer_call *c)
 	c->rsp.obj_size = b.chi;
 	c->rsp.flags |= (in_sync ? PEER_F_IN_SYNC : 0) | (c->rsp.synced ? 0 : PEER_F_UNKNOWN);
 }
+
+/* ---- the objects of one VDI, for the takeover (DESIGN 5.6) ---- */
+
+struct vid_list {
+	uint64_t oid[PEER_VID_LIST_MAX], hash[PEER_VID_LIST_MAX];
+	unsigned nr, seen;
+	uint64_t to; /* the answer covers all up to here */
+};
+
+/* Whole hashes only: the last one looked at is not covered when there may be more of it. */
+static void vid_list_cut(struct vid_list *l, uint64_t hash)
+{
+	l->to = hash - 1; /* (hash 0: nothing is covered, see vid_list()) */
+	while (l->nr && l->hash[l->nr - 1] == hash)
+		l->nr--;
+}
+
+/* False: there are too many objects of one hash: no such store exists. */
+static bool vid_list(struct sync *s, uint32_t vid, uint64_t from, struct vid_list *l)
+{
+	struct obj_info info[64];
+	uint64_t h = 0, o = 0;
+	bool cont = false;
+	unsigned n;
+
+	l->to = UINT64_MAX;
+	while ((n = store_list(s->sh->store, from, UINT64_MAX, cont, h, o, info, 64))) {
+		for (unsigned i = 0; i < n; i++) {
+			if (++l->seen == SYNC_SCAN_MAX || l->nr == PEER_VID_LIST_MAX) {
+				vid_list_cut(l, info[i].hash);
+				return info[i].hash > from;
+			}
+			if (SD_OID_VID(info[i].oid) != vid)
+				continue;
+			l->oid[l->nr] = info[i].oid;
+			l->hash[l->nr++] = info[i].hash;
+		}
+		h = info[n - 1].hash;
+		o = info[n - 1].oid;
+		cont = true;
+	}
+	return true;
+}
+
+/* Writes that are queued are in the index, and older epochs are refused by now: what a dead owner
+ * has left here is listed, or it never comes. */
+void serve_vid_list(struct sync *s, struct peer_call *c)
+{
+	struct vid_list *l = calloc(1, sizeof(*l));
+
+	if (!l) {
+		c->rsp.result = SD_RES_NO_MEM;
+		return;
+	}
+	c->rsp.result = SD_RES_INVALID_PARMS;
+	if (c->req.vid && vid_list(s, c->req.vid, c->req.off, l))
+		c->rsp.result = reply_bytes(s, c, l->oid, l->nr * sizeof(*l->oid)) ? SD_RES_SUCCESS
+										   : SD_RES_NO_MEM;
+	c->rsp.off = c->req.off;
+	c->rsp.len = l->to;
+	free(l);
+}
+
+/* ---- */
 
 /* Is all that is mine of the box in sync here?  Only then may others drop what they have of it
  * beside the ring (WHY B1k drop-early). */

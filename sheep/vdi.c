@@ -77,6 +77,8 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
 		!PLANTED(flush_not_all); /* WHY B5: the first flush of a generation goes to all */
 	v->index_cached = true;
 	co_cond_broadcast(&v->gw->changed);
+	if (dirty)
+		sweep_kick(v->gw);
 }
 
 static void obj_free(struct gw_obj *o);

@@ -42,7 +42,7 @@ struct peer_hello {
  * nothing but the disk and the view. */
 enum peer_channel {
 	PEER_CH_DATA,	 /* WRITE, REMOVE, READ, VERSION, SETTLE: in order */
-	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, PULL, FLUSH, DROP_CHECK, PING */
+	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, VID_LIST, PULL, FLUSH, DROP_CHECK, PING */
 	PEER_CH_FORWARD, /* FORWARD */
 	PEER_CH_NR
 };
@@ -67,6 +67,9 @@ enum peer_op {
 	PEER_SETTLE,	 /* epoch, oid, copies, ver: bring this replica to ver by a pull from member
 			    uuid     (5.6) */
 	PEER_PING,
+	PEER_VID_LIST, /* epoch, vid, from hash off on -> array of oids (u64) of that VID in the
+			  store, by (hash, oid); the answer covers off..len of the reply (both
+			  inclusive): ask again for the rest (5.6) */
 	PEER_OP_NR
 };
 
@@ -106,6 +109,8 @@ struct peer_hdr {
 };
 #define PEER_MAGIC 0x70656572u
 _Static_assert(sizeof(struct peer_hdr) == 168, "peer wire header");
+
+#define PEER_VID_LIST_MAX 512u /* oids in one answer of VID_LIST */
 
 /* One row of a PEER_SYNC_LIST reply. */
 struct peer_obj {

@@ -40,8 +40,9 @@ struct node {
 	bool paused;		      /* messages to it wait */
 	bool torn_view;		      /* does not apply views by itself */
 	bool impatient;		      /* does not hold what lacks its previous write */
+	bool mute_list;		      /* cannot list its objects */
 	bool late_epoch;	      /* its answers name the epoch in which they leave */
-	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward;
+	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward, nr_list;
 	uint32_t last_write_epoch;
 	struct cds_list_head held; /* messages that wait for something */
 	uint64_t persisted_gen;
@@ -79,6 +80,7 @@ struct rig {
 	uint64_t link_at[NODES][NODES]; /* order of a connection */
 	bool blocked[NODES][NODES];	/* messages of this direction are kept */
 	unsigned delay_us;		/* at most */
+	unsigned list_max;		/* objects in one answer */
 	unsigned dup;			/* one in so many writes comes twice; 0: none */
 	unsigned nr_claims, nr_barriers;
 	uint32_t next_vid;

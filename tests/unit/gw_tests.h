@@ -43,6 +43,10 @@ void bad_replicas(void **state);
 void lost_replica(void **state);
 void deletion(void **state);
 void deletion_dies(void **state);
+void sweep(void **state);
+void sweep_views(void **state);
+void sweep_stuck(void **state);
+void sweep_busy(void **state);
 void stress(void **state);
 
 #endif

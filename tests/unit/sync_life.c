@@ -263,6 +263,69 @@ void test_torn_all_owner(void **state)
 	rig_rest(r, ABC);
 }
 
+/* ---- the objects of one VDI (DESIGN 5.6) ---- */
+
+/* One page from A at B; what it covers, and how many of it: they are in order. */
+static uint64_t vid_page(struct rig *r, uint32_t vid, uint64_t from, unsigned *nr)
+{
+	struct call *k = call_op(r, A, B, 1, 0, PEER_VID_LIST);
+
+	k->c.req.vid = vid;
+	k->c.req.off = from;
+	k->c.reply_cap = PEER_VID_LIST_MAX * sizeof(uint64_t);
+	k->c.reply_buf = buf_new(r->pool, k->c.reply_cap);
+	call_submit(k, A, B);
+	call_wait(k);
+	assert_int_equal(k->c.rsp.result, SD_RES_SUCCESS);
+	const uint64_t *oid = k->c.reply_buf->data;
+	*nr = k->c.reply_len / sizeof(*oid);
+	for (unsigned i = 0; i < *nr; i++) {
+		assert_int_equal(SD_OID_VID(oid[i]), vid);
+		assert_true(sd_hash_oid(oid[i]) >= from && sd_hash_oid(oid[i]) <= k->c.rsp.len);
+		assert_true(!i || sd_hash_oid(oid[i]) > sd_hash_oid(oid[i - 1]));
+	}
+	uint64_t to = k->c.rsp.len;
+	call_free(k);
+	return to;
+}
+
+void test_vid_list(void **state)
+{
+	struct rig *r = on_demand(state);
+	unsigned all = 0, pages = 0, nr;
+	uint64_t from = 0, to;
+
+	rig_boot(r, ABC);
+	for (unsigned i = 0; i < 1500; i++) {
+		mem_put(r->node[B].sh.store, SD_DATA_OID(1, i), V(1, 1), 4096, 2, 0x11);
+		mem_put(r->node[B].sh.store, SD_DATA_OID(2, i), V(1, 1), 4096, 2, 0x11);
+	}
+	mem_put(r->node[B].sh.store, SD_INODE_OID(1), V(1, 1), 4096, 2, 0x11);
+	do {
+		to = vid_page(r, 1, from, &nr);
+		assert_true(to >= from);
+		all += nr;
+		pages++;
+		from = to + 1;
+	} while (to != UINT64_MAX);
+	assert_int_equal(all, 1501);
+	assert_int_equal(pages, 3);
+	/* nothing of it: all is looked at in one answer, or as much as one may */
+	assert_true(vid_page(r, 3, 0, &nr) == UINT64_MAX && nr == 0);
+	/* held until the epoch is applied, as all that recovery asks */
+	rig_epoch(r, ABC);
+	struct call *k = call_op(r, A, B, 2, 0, PEER_VID_LIST);
+	k->c.req.vid = 3;
+	call_submit(k, A, B);
+	rig_ms(r, 20);
+	assert_false(k->done);
+	rig_apply(r, B, 2);
+	call_ok_(k);
+	k = call_op(r, A, B, 2, 0, PEER_VID_LIST);
+	call_submit(k, A, B);
+	call_is_(k, SD_RES_INVALID_PARMS);
+}
+
 /* ---- the file ---- */
 
 static void sync_path(struct rig *r, unsigned n, char *path, size_t len)

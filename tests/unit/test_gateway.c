@@ -797,6 +797,10 @@ int main(void)
 		cmocka_unit_test(format),
 		cmocka_unit_test(stop),
 		cmocka_unit_test(eviction),
+		cmocka_unit_test(sweep),
+		cmocka_unit_test(sweep_views),
+		cmocka_unit_test(sweep_stuck),
+		cmocka_unit_test(sweep_busy),
 		cmocka_unit_test(stress),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,9 +74,9 @@ static void test_order(void **state)
 /* Each operation on its channel; forwarded requests go to the gateway. */
 static void test_channels(void **state)
 {
-	static const enum peer_op op[] = {PEER_REMOVE,	   PEER_VERSION,   PEER_SETTLE,
-					  PEER_SYNC_QUERY, PEER_SYNC_LIST, PEER_FLUSH,
-					  PEER_DROP_CHECK, PEER_PING};
+	static const enum peer_op op[] = {PEER_REMOVE,	   PEER_VERSION,    PEER_SETTLE,
+					  PEER_SYNC_QUERY, PEER_SYNC_LIST,  PEER_VID_LIST,
+					  PEER_FLUSH,	   PEER_DROP_CHECK, PEER_PING};
 	struct rig r;
 	struct sd_req req = {.opcode = SD_OP_READ_OBJ, .data_length = 5000};
 
