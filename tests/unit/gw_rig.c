@@ -458,35 +458,6 @@ static void replica_flush(struct node *n)
 		o->cached = false;
 }
 
-static int oid_cmp(const void *a, const void *b)
-{
-	uint64_t x = sd_hash_oid(*(const uint64_t *)a), y = sd_hash_oid(*(const uint64_t *)b);
-
-	return x < y ? -1 : x > y;
-}
-
-/* The objects of one VDI, rig.list_max at a time. */
-static void replica_list(struct node *n, struct msg *m)
-{
-	struct peer_hdr *h = &m->h.req;
-	uint64_t *all = calloc(n->objs.nr + 1, sizeof(*all)), oid;
-	size_t pos = 0, nr = 0, max = n->rig->list_max;
-
-	n->nr_list++;
-	m->h.rsp.result = n->mute_list ? SD_RES_EIO : SD_RES_SUCCESS;
-	while (map_next(&n->objs, &pos, &oid))
-		if (SD_OID_VID(oid) == h->vid && sd_hash_oid(oid) >= h->off)
-			all[nr++] = oid;
-	qsort(all, nr, sizeof(*all), oid_cmp);
-	m->h.rsp.off = h->off;
-	m->h.rsp.len = nr > max ? sd_hash_oid(all[max]) - 1 : UINT64_MAX;
-	nr = nr > max ? max : nr;
-	m->h.reply_buf = buf_new(n->rig->pool, nr * sizeof(*all) + 1);
-	memcpy(m->h.reply_buf->data, all, nr * sizeof(*all));
-	m->h.reply_len = nr * sizeof(*all);
-	free(all);
-}
-
 /* False: it must wait. */
 static bool replica_do(struct node *n, struct msg *m)
 {
@@ -507,7 +478,7 @@ static bool replica_do(struct node *n, struct msg *m)
 	case PEER_WRITE:
 	case PEER_REMOVE: return replica_write(n, m);
 	case PEER_FLUSH: replica_flush(n); return true;
-	case PEER_VID_LIST: replica_list(n, m); return true;
+	case PEER_VID_LIST: rig_list(n, m); return true;
 	}
 	if (!n->insync)
 		return false;

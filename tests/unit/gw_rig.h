@@ -106,6 +106,7 @@ void rig_restart(struct rig *r, int i); /* a new incarnation; not in sync */
 void rig_recover(struct rig *r);	/* all of the newest view come in sync */
 void rig_unblock(struct rig *r, int from, int to);
 void rig_kick(struct node *n);
+void rig_list(struct node *n, struct msg *m); /* gw_sweep.c: PEER_VID_LIST */
 
 struct robj *rig_obj(struct rig *r, int node, uint64_t oid);
 void rig_lose(struct rig *r, int node, uint64_t oid); /* it is not there any more */

@@ -7,6 +7,39 @@
 #include "lib/proto/ring.h"
 #include "tests/unit/gw_tests.h"
 
+/* ---- a replica's answer ---- */
+
+static int oid_cmp(const void *a, const void *b)
+{
+	uint64_t x = sd_hash_oid(*(const uint64_t *)a), y = sd_hash_oid(*(const uint64_t *)b);
+
+	return x < y ? -1 : x > y;
+}
+
+/* The objects of one VDI, rig.list_max at a time. */
+void rig_list(struct node *n, struct msg *m)
+{
+	struct peer_hdr *h = &m->h.req;
+	uint64_t *all = calloc(n->objs.nr + 1, sizeof(*all)), oid;
+	size_t pos = 0, nr = 0, max = n->rig->list_max;
+
+	n->nr_list++;
+	m->h.rsp.result = n->mute_list ? SD_RES_EIO : SD_RES_SUCCESS;
+	while (map_next(&n->objs, &pos, &oid))
+		if (SD_OID_VID(oid) == h->vid && sd_hash_oid(oid) >= h->off)
+			all[nr++] = oid;
+	qsort(all, nr, sizeof(*all), oid_cmp);
+	m->h.rsp.off = h->off;
+	m->h.rsp.len = nr > max ? sd_hash_oid(all[max]) - 1 : UINT64_MAX;
+	nr = nr > max ? max : nr;
+	m->h.reply_buf = buf_new(n->rig->pool, nr * sizeof(*all) + 1);
+	memcpy(m->h.reply_buf->data, all, nr * sizeof(*all));
+	m->h.reply_len = nr * sizeof(*all);
+	free(all);
+}
+
+/* ---- tests ---- */
+
 #define NR 24u /* objects that the owner wrote */
 
 struct torn { /* an owner that died with @nr writes, creates and removals on one replica only */
