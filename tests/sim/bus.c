@@ -1,80 +1,30 @@
 /* bus.c - the simulated cluster driver (B1 to B5 of DESIGN 4.1): one order, every member at its own
- * pace. */
+ * pace.
+ *
+ *  B1 is the array `items`: a member gets one after the other (deliver()).
+ *  B2 a message takes its place in that order, or is void with its sender, who is told that it is
+ *     out; own messages come back in the order in which they were sent (message()).
+ *  B3 who is not a member at the place of its message is not heard (ordered(), message()).
+ *  B4 of two sides the one with most of the members goes on (bus_split.c).
+ *  B5 who is said to have died has (bus_remove()); who is only not heard of any more is `silent`.
+ * Each of them is asserted where it is named.
+ */
 #include "config.h"
 
-#include "tests/sim/sim.h"
+#include "sheep/cluster_int.h"
+#include "tests/sim/bus_int.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-
-struct item { /* one place of the order */
-	uint64_t nr;
-	unsigned refs;
-	bool view;
-	struct incarnation from; /* messages */
-	size_t len;
-	void *data; /* message, or array of struct bus_member: present, then left */
-	unsigned nr_members, nr_left;
-};
-
-struct sent { /* not in the order yet */
-	struct event ev;
-	struct cds_list_head node;
-	struct bus *from; /* NULL: it has died, the message with it or not */
-	struct sim_bus *sb;
-	struct incarnation inc;
-	size_t len;
-	uint8_t data[];
-};
-
-struct bus { /* one member */
-	struct cds_list_head node;
-	struct sim_bus *sb;
-	struct proc *p;
-	struct incarnation inc;
-	struct bus_cb cb;
-	void *arg;
-	uint64_t next; /* the item it gets next */
-	uint64_t last_sent_at;
-	struct pevent pe;
-	bool pe_set, member, closing, in_cb;
-	struct event join;
-};
-
-struct sim_bus {
-	struct world *w;
-	struct item **items;
-	size_t nr_items, cap_items;
-	struct cds_list_head buses;
-	struct bus_member members[NODES_MAX * 2];
-	unsigned nr_members;
-	struct cds_list_head sent;
-	uint64_t lag[64], late[64]; /* by ip */
-	bool held[64];
-	struct death {
-		struct event ev;
-		struct sim_bus *sb;
-		struct incarnation inc;
-		struct death *next;
-	} * deaths;
-};
-
-static bool same(const struct incarnation *a, const struct incarnation *b)
-{
-	return a->start == b->start && !memcmp(a->uuid, b->uuid, sizeof(a->uuid));
-}
-
-static void schedule(struct bus *b);
 
 static struct item *item_add(struct sim_bus *sb, bool view, const void *data, size_t len)
 {
 	struct item *it = calloc(1, sizeof(*it));
-	struct bus *b;
 
 	assert(it);
 	it->nr = sb->nr_items;
+	it->at = sb->w->now;
 	it->view = view;
 	it->len = len;
 	it->data = malloc(len ? len : 1);
@@ -86,45 +36,94 @@ static struct item *item_add(struct sim_bus *sb, bool view, const void *data, si
 		assert(sb->items);
 	}
 	sb->items[sb->nr_items++] = it;
-	cds_list_for_each_entry (b, &sb->buses, node)
-		schedule(b);
 	return it;
 }
 
-/* The membership as it is now becomes a place of the order. */
-static void view_add(struct sim_bus *sb, const struct bus_member *left, unsigned nr_left)
+static void schedule_all(struct sim_bus *sb)
 {
-	struct bus_member list[NODES_MAX * 4];
+	struct bus *b;
 
-	memcpy(list, sb->members, sb->nr_members * sizeof(*list));
-	if (nr_left)
-		memcpy(list + sb->nr_members, left, nr_left * sizeof(*list));
-	struct item *it = item_add(sb, true, list, (sb->nr_members + nr_left) * sizeof(*list));
-	it->nr_members = sb->nr_members;
-	it->nr_left = nr_left;
+	cds_list_for_each_entry (b, &sb->buses, node)
+		bus_schedule(b);
 }
 
-static int member_idx(const struct sim_bus *sb, const struct incarnation *inc)
+/* What the driver would log. */
+static void tell(struct sim_bus *sb, const char *what, const struct mem *who, unsigned nr)
+{
+	char line[400];
+	size_t len = 0;
+
+	for (unsigned i = 0; i < nr; i++)
+		len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s", i ? ", " : "",
+					who[i].name);
+	len += (size_t)snprintf(line + len, sizeof(line) - len, " %s; members:", what);
+	for (unsigned i = 0; i < sb->nr_members && len < sizeof(line) - 32; i++)
+		len += (size_t)snprintf(line + len, sizeof(line) - len, " %s", sb->members[i].name);
+	story(sb->w, "bus > %s", line);
+}
+
+/* The membership as it is now becomes a place of the order. */
+static void view_add(struct sim_bus *sb, const struct mem *left, unsigned nr_left)
+{
+	struct bus_member list[BUS_MEMBERS * 2];
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < sb->nr_members; i++)
+		list[nr++] = sb->members[i].m;
+	for (unsigned i = 0; i < nr_left; i++)
+		list[nr++] = left[i].m;
+	struct item *it = item_add(sb, true, list, nr * sizeof(*list));
+	it->nr_members = sb->nr_members;
+	it->nr_left = nr_left;
+	schedule_all(sb);
+}
+
+int bus_member_idx(const struct sim_bus *sb, const struct incarnation *inc)
 {
 	for (unsigned i = 0; i < sb->nr_members; i++)
-		if (same(&sb->members[i].inc, inc))
+		if (bus_same(&sb->members[i].m.inc, inc))
 			return (int)i;
 	return -1;
 }
 
-static void member_remove(struct sim_bus *sb, const struct incarnation *inc, bool silent)
+static struct bus *bus_of(struct sim_bus *sb, const struct incarnation *inc)
 {
-	int i = member_idx(sb, inc);
-	struct bus_member left;
+	struct bus *b;
 
-	if (i < 0)
+	cds_list_for_each_entry (b, &sb->buses, node)
+		if (bus_same(&b->inc, inc))
+			return b;
+	return NULL;
+}
+
+/* Out of the list, into @left; nobody hears of it yet. */
+static unsigned take_out(struct sim_bus *sb, const bool *which, bool silent, struct mem *left)
+{
+	unsigned kept = 0, gone = 0;
+
+	for (unsigned i = 0; i < sb->nr_members; i++) {
+		if (!which[i]) {
+			sb->members[kept++] = sb->members[i];
+			continue;
+		}
+		left[gone] = sb->members[i];
+		left[gone++].m.silent = silent;
+		const struct bus *b = bus_of(sb, &sb->members[i].m.inc);
+		assert(silent || !b || b->closing); /* B5 */
+	}
+	sb->nr_members = kept;
+	return gone;
+}
+
+void bus_remove(struct sim_bus *sb, const bool *which, bool silent)
+{
+	struct mem left[BUS_MEMBERS];
+	unsigned gone = take_out(sb, which, silent, left);
+
+	if (!gone)
 		return;
-	left = sb->members[i];
-	left.silent = silent;
-	memmove(&sb->members[i], &sb->members[i + 1],
-		(sb->nr_members - (unsigned)i - 1) * sizeof(left));
-	sb->nr_members--;
-	view_add(sb, &left, 1);
+	tell(sb, silent ? "fell silent" : "left", left, gone);
+	view_add(sb, left, gone);
 }
 
 /* ---- delivery ---- */
@@ -137,86 +136,179 @@ static void bus_free(struct bus *b)
 	w->running = NULL;
 	if (b->pe_set)
 		pevent_del(&b->pe);
+	if (b->out_set)
+		pevent_del(&b->out);
 	event_del(w, &b->join);
 	cds_list_del(&b->node);
 	free(b);
 	w->running = before;
 }
 
+static void message(struct bus *b, const struct item *it)
+{
+	const struct bus_member *m = b->view->data;
+	unsigned i = 0;
+
+	while (i < b->view->nr_members && !bus_same(&m[i].inc, &it->from))
+		i++;
+	assert(i < b->view->nr_members); /* B3 */
+	if (bus_same(&it->from, &b->inc)) {
+		assert(it->seq == b->nr_owned); /* B2 */
+		b->nr_owned++;
+	}
+	b->cb.message(b->arg, &it->from, it->data, it->len);
+}
+
 static void deliver(struct pevent *pe)
 {
 	struct bus *b = caa_container_of(pe, struct bus, pe);
-	struct item *it = b->sb->items[b->next++];
+	const struct item *it = b->sb->items[b->next];
 
 	b->pe_set = false;
+	assert(it->nr == b->next && b->next < b->limit && !b->is_out); /* B1, B4 */
+	b->next++;
 	fold(b->sb->w, &it->nr, sizeof(it->nr));
 	b->in_cb = true;
 	if (it->view) {
 		const struct bus_member *m = it->data;
+		b->view = it;
 		b->cb.view(b->arg, m, it->nr_members, m + it->nr_members, it->nr_left);
 	} else {
-		b->cb.message(b->arg, &it->from, it->data, it->len);
+		message(b, it);
 	}
 	b->in_cb = false;
 	if (b->closing)
 		bus_free(b);
 	else
-		schedule(b);
+		bus_schedule(b);
 }
 
-static void schedule(struct bus *b)
+void bus_schedule(struct bus *b)
 {
-	struct prng *r = &b->sb->w->rnd_bus;
-	uint64_t delay = prng_in(r, 20 * US, 300 * US);
+	struct sim_bus *sb = b->sb;
+	struct prng *r = &sb->w->rnd_bus;
+	unsigned ip = b->p->ip % BUS_IPS;
 
-	if (b->pe_set || !b->member || b->next >= b->sb->nr_items || b->sb->held[b->p->ip % 64])
+	if (b->pe_set || !b->view || b->is_out || b->next >= sb->nr_items || b->next >= b->limit ||
+	    sb->held[ip])
 		return;
-	delay += b->sb->late[b->p->ip % 64];
-	uint64_t lag = b->sb->lag[b->p->ip % 64];
-	if (lag)
-		delay += prng_in(r, 0, lag);
-	if (prng_chance(r, 1, 40)) {
-		delay += prng_in(r, 0, 100 * MS);
-		world_fault(b->sb->w, FAULT_LATE_VIEW);
+	/* What waits with others comes with them. */
+	uint64_t at = sb->w->now + prng_in(r, US, b->next + 1 < sb->nr_items ? 20 * US : 300 * US);
+	uint64_t due = sb->items[b->next]->at + sb->late[ip];
+	if (sb->lag[ip])
+		due += prng_in(r, 0, sb->lag[ip]);
+	if (prng_chance(r, 1, 40))
+		at += prng_in(r, 0, 100 * MS);
+	at = at > due ? at : due;
+	if (sb->batch[ip]) {
+		if (sb->items[b->next]->at > b->gate)
+			b->gate = at - at % sb->batch[ip] + sb->batch[ip];
+		at = at > b->gate ? at : b->gate;
 	}
 	b->pe_set = true;
 	b->pe.fn = deliver;
 	b->pe.drop = NULL;
-	pevent_set(b->p, &b->pe, b->sb->w->now + delay, "bus");
+	pevent_set(b->p, &b->pe, at, "bus");
 }
+
+static void out_now(struct pevent *pe)
+{
+	struct bus *b = caa_container_of(pe, struct bus, out);
+
+	b->out_set = false;
+	b->is_out = true;
+	if (b->pe_set)
+		pevent_del(&b->pe);
+	b->pe_set = false;
+	b->in_cb = true;
+	b->cb.out(b->arg, b->reason);
+	b->in_cb = false;
+	if (b->closing)
+		bus_free(b);
+}
+
+void bus_put_out(struct bus *b, const char *reason, uint64_t after)
+{
+	if (b->limit > b->sb->nr_items)
+		b->limit = b->sb->nr_items;
+	if (b->out_set || b->is_out)
+		return;
+	b->out_set = true;
+	b->reason = reason;
+	b->out.fn = out_now;
+	b->out.drop = NULL;
+	pevent_set(b->p, &b->out, b->sb->w->now + after, "out");
+}
+
+/* ---- pace ---- */
 
 void bus_lag(struct sim_bus *sb, uint32_t ip, uint64_t ns)
 {
-	sb->lag[ip % 64] = ns;
+	sb->lag[ip % BUS_IPS] = ns;
 }
 
 void bus_late(struct sim_bus *sb, uint32_t ip, uint64_t ns)
 {
-	sb->late[ip % 64] = ns;
+	sb->late[ip % BUS_IPS] = ns;
+}
+
+void bus_batch(struct sim_bus *sb, uint32_t ip, uint64_t ns)
+{
+	sb->batch[ip % BUS_IPS] = ns;
 }
 
 void bus_hold(struct sim_bus *sb, uint32_t ip, bool held)
 {
 	struct bus *b;
 
-	sb->held[ip % 64] = held;
+	sb->held[ip % BUS_IPS] = held;
 	cds_list_for_each_entry (b, &sb->buses, node) {
 		if (b->p->ip != ip)
 			continue;
 		if (b->pe_set) /* what is about to arrive too, and at its new pace */
 			pevent_del(&b->pe);
 		b->pe_set = false;
-		schedule(b);
+		bus_schedule(b);
 	}
+}
+
+/* ---- into the order ---- */
+
+void bus_watch(struct sim_bus *sb, struct event *ev, unsigned type, unsigned nr)
+{
+	sb->watch = ev;
+	sb->watch_type = type;
+	sb->watch_left = nr;
+}
+
+uint32_t bus_last_joiner(const struct sim_bus *sb)
+{
+	return sb->last_joiner;
+}
+
+static void watch(struct sim_bus *sb, const struct sent *m)
+{
+	struct dec d = {.p = m->data, .end = m->data + m->len};
+	struct msg_head h;
+
+	if (!sb->watch || !msg_decode(&d, &h) || h.type != sb->watch_type || --sb->watch_left)
+		return;
+	event_set(sb->w, sb->watch, sb->w->now + prng_in(&sb->w->rnd_fault, 0, 2 * MS));
+	sb->watch = NULL;
 }
 
 static void ordered(struct event *ev)
 {
 	struct sent *m = caa_container_of(ev, struct sent, ev);
 
-	if (member_idx(m->sb, &m->inc) >= 0) { /* else void (B3) */
+	if (m->sb->split && m->sb->away[m->ip])
+		return; /* bus_join() sends it on, if it is of any use then */
+	if (bus_member_idx(m->sb, &m->inc) >= 0) { /* else void (B3) */
 		struct item *it = item_add(m->sb, false, m->data, m->len);
 		it->from = m->inc;
+		it->seq = m->seq;
+		watch(m->sb, m);
+		schedule_all(m->sb);
 	}
 	cds_list_del(&m->node);
 	free(m);
@@ -228,12 +320,34 @@ static void joined(struct event *ev)
 {
 	struct bus *b = caa_container_of(ev, struct bus, join);
 	struct sim_bus *sb = b->sb;
+	struct mem left[BUS_MEMBERS], *me;
+	bool which[BUS_MEMBERS] = {false};
+	unsigned gone = 0;
 
-	assert(sb->nr_members < NODES_MAX * 2);
-	sb->members[sb->nr_members++] = (struct bus_member){.inc = b->inc};
+	if ((sb->split && sb->away[b->p->ip]) || sb->w->now < sb->quorum_after) {
+		event_set(sb->w, ev, sb->w->now + 10 * MS);
+		return;
+	}
+	/* That the one before is dead may come with the news that it is back. */
+	for (unsigned i = 0; i < sb->nr_members; i++) {
+		const struct incarnation *inc = &sb->members[i].m.inc;
+		if (!memcmp(inc->uuid, b->inc.uuid, 16) && !bus_of(sb, inc) &&
+		    prng_chance(&sb->w->rnd_bus, 1, 2))
+			which[i] = true;
+	}
+	gone = take_out(sb, which, false, left);
+	assert(sb->nr_members < BUS_MEMBERS);
+	me = &sb->members[sb->nr_members++];
+	*me = (struct mem){.m.inc = b->inc, .ip = b->p->ip};
+	snprintf(me->name, sizeof(me->name), "%.8s%u", b->p->name, (unsigned)b->inc.start);
+	tell(sb, gone ? "is back" : "joined", me, 1);
 	b->next = sb->nr_items; /* the view with it comes first */
+	b->limit = UINT64_MAX;
 	b->member = true;
-	view_add(sb, NULL, 0);
+	sb->last_joiner = b->p->ip;
+	view_add(sb, left, gone);
+	b->view = sb->items[b->next];
+	bus_schedule(b);
 }
 
 static int sim_bus_open(struct env *env, const char *param, const struct incarnation *self,
@@ -256,6 +370,36 @@ static int sim_bus_open(struct env *env, const char *param, const struct incarna
 	return 0;
 }
 
+static void death_noticed(struct event *ev)
+{
+	struct death *d = caa_container_of(ev, struct death, ev);
+	bool which[BUS_MEMBERS] = {false};
+	int i = bus_member_idx(d->sb, &d->inc);
+
+	if (i < 0)
+		return;
+	if (d->sb->split && d->sb->away[d->ip]) { /* from here it is silent at most */
+		event_set(d->sb->w, ev, d->sb->w->now + 10 * MS);
+		return;
+	}
+	which[i] = true;
+	bus_remove(d->sb, which, d->silent);
+}
+
+static void death_add(struct bus *b, bool silent, uint64_t after)
+{
+	struct sim_bus *sb = b->sb;
+	struct death *d = calloc(1, sizeof(*d));
+
+	assert(d);
+	*d = (struct death){
+		.sb = sb, .inc = b->inc, .ip = b->p->ip, .silent = silent, .next = sb->deaths};
+	sb->deaths = d;
+	d->ev.fn = death_noticed;
+	d->ev.what = "death";
+	event_set(sb->w, &d->ev, sb->w->now + after);
+}
+
 static void sim_bus_close(struct bus *b)
 {
 	struct world *w = b->sb->w;
@@ -269,30 +413,11 @@ static void sim_bus_close(struct bus *b)
 			event_set(w, &m->ev, w->now);
 			m->from = NULL;
 		}
-	b->member = false;
-	struct death *d = calloc(1, sizeof(*d));
-	assert(d);
-	*d = (struct death){.sb = b->sb, .inc = b->inc, .next = b->sb->deaths};
-	b->sb->deaths = d;
-	sim_bus_schedule_death(b->sb, d, 0);
+	death_add(b, false, 0);
 	w->running = before;
 	b->closing = true;
 	if (!b->in_cb)
 		bus_free(b);
-}
-
-static void death_noticed(struct event *ev)
-{
-	struct death *d = caa_container_of(ev, struct death, ev);
-
-	member_remove(d->sb, &d->inc, false);
-}
-
-void sim_bus_schedule_death(struct sim_bus *sb, struct death *d, uint64_t after)
-{
-	d->ev.fn = death_noticed;
-	d->ev.what = "death";
-	event_set(sb->w, &d->ev, sb->w->now + after);
 }
 
 static int sim_bus_send(struct bus *b, const void *msg, size_t len)
@@ -303,10 +428,17 @@ static int sim_bus_send(struct bus *b, const void *msg, size_t len)
 
 	if (len > BUS_MSG_MAX)
 		return -EMSGSIZE;
+	if (b->is_out)
+		return -ENOTCONN;
 	w->running = NULL;
 	m = malloc(sizeof(*m) + len);
 	assert(m);
-	*m = (struct sent){.from = b, .sb = b->sb, .inc = b->inc, .len = len};
+	*m = (struct sent){.from = b,
+			   .sb = b->sb,
+			   .inc = b->inc,
+			   .ip = b->p->ip,
+			   .seq = b->nr_sent++,
+			   .len = len};
 	memcpy(m->data, msg, len);
 	m->ev.fn = ordered;
 	m->ev.what = "order";
@@ -341,6 +473,8 @@ const struct bus_driver *const bus_drivers[] = {&bus_sim, NULL};
 
 /* ---- deaths ---- */
 
+/* The driver's own service on that machine says at once that the process is gone; a machine without
+ * power says nothing. */
 void bus_proc_died(struct sim_bus *sb, struct proc *p)
 {
 	struct prng *r = &sb->w->rnd_bus;
@@ -360,13 +494,10 @@ void bus_proc_died(struct sim_bus *sb, struct proc *p)
 				free(m);
 			}
 		}
-		if (b->member || b->join.idx) {
-			struct death *d = calloc(1, sizeof(*d));
-			assert(d);
-			*d = (struct death){.sb = sb, .inc = b->inc, .next = sb->deaths};
-			sb->deaths = d;
-			sim_bus_schedule_death(sb, d, prng_in(r, 2 * MS, 300 * MS));
-		}
+		if (b->member)
+			death_add(b, p->power_lost,
+				  p->power_lost ? prng_in(r, 300 * MS, 1500 * MS)
+						: prng_in(r, 2 * MS, 300 * MS));
 		bus_free(b);
 	}
 }
@@ -388,6 +519,7 @@ void bus_destroy(struct sim_bus *sb)
 	struct death *d;
 
 	assert(cds_list_empty(&sb->buses));
+	event_del(sb->w, &sb->notice);
 	cds_list_for_each_entry_safe (m, next, &sb->sent, node) {
 		event_del(sb->w, &m->ev);
 		free(m);

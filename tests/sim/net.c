@@ -1,5 +1,5 @@
 /* net.c - the simulated network: streams between addresses, with delay, cuts, resets and half-open
- * ends.
+ * ends.  net_fault.c does to it what faults.c draws.
  *
  *  - Bytes of one direction of one connection arrive in order; different connections do not wait
  * for each other.
@@ -8,7 +8,7 @@
  */
 #include "config.h"
 
-#include "tests/sim/world.h"
+#include "tests/sim/net_int.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,70 +16,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define WINDOW	    (256u << 10)
 #define CUT_RETRY   (5 * MS)
 #define CONNECT_MAX (30 * SEC) /* over a cut that does not heal */
-#define IPS	    64u
 #define DOOM_BYTES  512u
-
-enum kind { K_DATA, K_EOF, K_RESET };
-
-struct chunk { /* on its way to a socket */
-	struct cds_list_head node;
-	enum kind kind;
-	uint64_t at;
-	size_t len, used;
-	uint8_t data[];
-};
-
-enum state { S_LISTEN, S_CONNECTING, S_OPEN, S_FAILED };
-
-struct env_sock {
-	struct env *env; /* first: env.h */
-	struct cds_list_head node;
-	struct sim_net *net;
-	struct proc *p;
-	enum state state;
-	struct net_addr local, remote;
-	env_sock_fn fn;
-	void *arg;
-	struct pevent pe;
-	unsigned events;
-	bool pe_set, want_out, eof, reset, held;
-	int error;
-	/* listeners */
-	struct cds_list_head backlog; /* sockets of ours that nobody has accepted yet */
-	/* streams */
-	struct env_sock *peer;		    /* NULL: that end is gone */
-	struct cds_list_head coming, ready; /* chunks */
-	struct event arrive;
-	uint64_t last_at, give_up;
-	size_t unread; /* bytes in coming and ready */
-	unsigned let;  /* so many chunks arrive whatever holds them */
-};
-
-struct sim_net {
-	struct world *w;
-	struct cds_list_head socks;
-	bool cut[IPS][IPS];
-	uint64_t slow[IPS];
-	uint16_t next_port;
-	/* net_on_send() */
-	struct event *doom;
-	unsigned doom_left;
-	uint32_t doomed;
-};
-
-static unsigned ip_idx(uint32_t ip)
-{
-	assert(ip < IPS);
-	return ip;
-}
-
-static uint32_t addr_ip(const struct net_addr *a)
-{
-	return a->ip[15];
-}
 
 static uint64_t latency(struct sim_net *n, uint32_t from, uint32_t to)
 {
@@ -90,7 +29,7 @@ static uint64_t latency(struct sim_net *n, uint32_t from, uint32_t to)
 		ns /= 4;
 	if (prng_chance(r, 1, 100))
 		ns += prng_in(r, 0, 20 * MS);
-	return ns + n->slow[ip_idx(from)] + n->slow[ip_idx(to)];
+	return ns + n->slow[net_ip(from)][net_ip(to)];
 }
 
 /* ---- events of a socket ---- */
@@ -106,7 +45,7 @@ static void sock_call(struct pevent *pe)
 		s->fn(s, events, s->arg);
 }
 
-static void sock_event(struct env_sock *s, unsigned events)
+void net_sock_event(struct env_sock *s, unsigned events)
 {
 	s->events |= events;
 	if (s->pe_set)
@@ -133,7 +72,7 @@ static void arrived(struct event *ev)
 
 	if (s->let)
 		s->let--;
-	else if (s->held || n->cut[ip_idx(addr_ip(&s->remote))][ip_idx(s->p->ip)]) {
+	else if (s->held || n->cut[net_ip(net_addr_ip(&s->remote))][net_ip(s->p->ip)]) {
 		event_set(n->w, ev, n->w->now + CUT_RETRY);
 		return;
 	}
@@ -141,13 +80,14 @@ static void arrived(struct event *ev)
 	if (c->kind == K_DATA) {
 		fold(n->w, c->data, c->len < 256 ? c->len : 256);
 		cds_list_add_tail(&c->node, &s->ready);
-		sock_event(s, ENV_SOCK_IN);
+		net_sock_event(s, ENV_SOCK_IN);
 	} else {
 		if (c->kind == K_EOF)
 			s->eof = true;
 		else
 			s->reset = true;
-		sock_event(s, ENV_SOCK_IN | (c->kind == K_RESET ? ENV_SOCK_HUP : 0));
+		s->half = false;
+		net_sock_event(s, ENV_SOCK_IN | (c->kind == K_RESET ? ENV_SOCK_HUP : 0));
 		free(c);
 	}
 	arm(s);
@@ -156,7 +96,7 @@ static void arrived(struct event *ev)
 /* Somebody sends data to another node: the moment at which a death does the most harm. */
 static void doom(struct sim_net *n, const struct env_sock *to, size_t len)
 {
-	uint32_t from = addr_ip(&to->remote);
+	uint32_t from = net_addr_ip(&to->remote);
 
 	if (!n->doom || len < DOOM_BYTES || from > NODES_MAX || to->p->ip > NODES_MAX ||
 	    from == to->p->ip || --n->doom_left)
@@ -178,8 +118,8 @@ uint32_t net_doomed(const struct sim_net *n)
 }
 
 /* To socket @to, behind what is already on its way. */
-static void carry(struct env_sock *to, enum kind kind, const struct iovec *iov, int n, size_t len,
-		  uint64_t extra)
+void net_carry(struct env_sock *to, enum kind kind, const struct iovec *iov, int n, size_t len,
+	       uint64_t extra)
 {
 	struct sim_net *net = to->net;
 	struct proc *before = net->w->running;
@@ -198,7 +138,8 @@ static void carry(struct env_sock *to, enum kind kind, const struct iovec *iov, 
 		at += k;
 	}
 	assert(at == len);
-	c->at = net->w->now + extra + latency(net, addr_ip(&to->remote), to->p->ip);
+	c->at = net->w->now + extra + len * net->byte_ns[net_ip(to->p->ip)] +
+		latency(net, net_addr_ip(&to->remote), to->p->ip);
 	if (c->at <= to->last_at)
 		c->at = to->last_at + 1;
 	to->last_at = c->at;
@@ -236,7 +177,7 @@ static struct env_sock *sock_new(struct proc *p, enum state state, env_sock_fn f
 	return s;
 }
 
-static void chunks_free(struct cds_list_head *list)
+void net_chunks_free(struct cds_list_head *list)
 {
 	struct chunk *c, *next;
 
@@ -244,6 +185,19 @@ static void chunks_free(struct cds_list_head *list)
 		cds_list_del(&c->node);
 		free(c);
 	}
+}
+
+void net_sock_reset(struct env_sock *s)
+{
+	struct chunk *c;
+
+	cds_list_for_each_entry (c, &s->coming, node)
+		s->unread -= c->len;
+	net_chunks_free(&s->coming);
+	event_del(s->net->w, &s->arrive);
+	s->reset = true;
+	s->half = false;
+	net_sock_event(s, ENV_SOCK_IN | ENV_SOCK_HUP);
 }
 
 /* @how: what the other end gets to see. */
@@ -258,17 +212,18 @@ static void sock_free(struct env_sock *s, enum kind how, uint64_t extra)
 		sock_free(b, K_RESET, extra);
 	if (s->peer) {
 		s->peer->peer = NULL;
+		s->peer->half = extra > 1; /* until the news arrives */
 		if (how == K_RESET && !extra) {
-			chunks_free(&s->peer->coming);
+			net_chunks_free(&s->peer->coming);
 			event_del(w, &s->peer->arrive);
 		}
-		carry(s->peer, how, NULL, 0, 0, extra);
+		net_carry(s->peer, how, NULL, 0, 0, extra);
 	}
 	event_del(w, &s->arrive);
 	if (s->pe_set)
 		pevent_del(&s->pe);
-	chunks_free(&s->coming);
-	chunks_free(&s->ready);
+	net_chunks_free(&s->coming);
+	net_chunks_free(&s->ready);
 	cds_list_del(&s->node);
 	free(s);
 	w->running = before;
@@ -285,7 +240,7 @@ static struct env_sock *find_listener(struct sim_net *n, const struct net_addr *
 		if (s->state == S_LISTEN && s->local.family == a->family &&
 		    s->local.port == a->port &&
 		    (a->family == AF_UNIX ? s->p->ip == ip && !strcmp(s->local.path, a->path)
-					  : s->p->ip == addr_ip(a)))
+					  : s->p->ip == net_addr_ip(a)))
 			return s;
 	return NULL;
 }
@@ -325,7 +280,7 @@ int sim_accept(struct env_sock *l, env_sock_fn fn, void *arg, struct env_sock **
 	*peer = s->remote;
 	*ret = s;
 	if (!cds_list_empty(&s->ready) || s->eof || s->reset)
-		sock_event(s, ENV_SOCK_IN);
+		net_sock_event(s, ENV_SOCK_IN);
 	return 0;
 }
 
@@ -334,9 +289,9 @@ static void connect_arrives(struct event *ev)
 {
 	struct env_sock *s = caa_container_of(ev, struct env_sock, arrive), *l, *t;
 	struct sim_net *n = s->net;
-	uint32_t to = s->remote.family == AF_UNIX ? s->p->ip : addr_ip(&s->remote);
+	uint32_t to = s->remote.family == AF_UNIX ? s->p->ip : net_addr_ip(&s->remote);
 
-	if (n->cut[ip_idx(s->p->ip)][ip_idx(to)] || n->cut[ip_idx(to)][ip_idx(s->p->ip)]) {
+	if (n->cut[net_ip(s->p->ip)][net_ip(to)] || n->cut[net_ip(to)][net_ip(s->p->ip)]) {
 		if (n->w->now < s->give_up) {
 			event_set(n->w, ev, n->w->now + CUT_RETRY);
 			return;
@@ -349,7 +304,7 @@ static void connect_arrives(struct event *ev)
 	if (!l) {
 		s->error = s->error ? s->error : ECONNREFUSED;
 		s->state = S_FAILED;
-		sock_event(s, ENV_SOCK_HUP);
+		net_sock_event(s, ENV_SOCK_HUP);
 		return;
 	}
 	t = sock_new(l->p, S_OPEN, NULL, NULL);
@@ -360,8 +315,8 @@ static void connect_arrives(struct event *ev)
 	t->peer = s;
 	s->peer = t;
 	s->state = S_OPEN;
-	sock_event(l, ENV_SOCK_IN);
-	sock_event(s, ENV_SOCK_OUT);
+	net_sock_event(l, ENV_SOCK_IN);
+	net_sock_event(s, ENV_SOCK_OUT);
 }
 
 int sim_connect(struct env *e, const struct net_addr *a, env_sock_fn fn, void *arg,
@@ -378,9 +333,16 @@ int sim_connect(struct env *e, const struct net_addr *a, env_sock_fn fn, void *a
 	s->give_up = n->w->now + CONNECT_MAX;
 	s->arrive.fn = connect_arrives;
 	s->arrive.what = "connect";
-	event_set(n->w, &s->arrive, n->w->now + latency(n, p->ip, addr_ip(a)));
+	event_set(n->w, &s->arrive, n->w->now + latency(n, p->ip, net_addr_ip(a)));
 	*ret = s;
 	return 0;
+}
+
+static size_t window(const struct env_sock *s)
+{
+	uint32_t w = s->net->window[net_ip(s->p->ip)];
+
+	return w ? w : NET_WINDOW;
 }
 
 ssize_t sim_recv(struct env_sock *s, const struct iovec *iov, int n)
@@ -388,7 +350,8 @@ ssize_t sim_recv(struct env_sock *s, const struct iovec *iov, int n)
 	struct world *w = s->net->w;
 	ssize_t got = 0;
 	size_t in = 0;
-	bool full = s->unread >= WINDOW;
+	size_t room = window(s);
+	bool full = s->unread >= room;
 
 	for (int i = 0; i < n && !cds_list_empty(&s->ready);) {
 		struct chunk *c = cds_list_first_entry(&s->ready, struct chunk, node);
@@ -412,15 +375,15 @@ ssize_t sim_recv(struct env_sock *s, const struct iovec *iov, int n)
 			in = 0;
 		}
 	}
-	if (full && s->unread < WINDOW && s->peer && s->peer->want_out) {
+	if (full && s->unread < room && s->peer && s->peer->want_out) {
 		s->peer->want_out = false;
-		sock_event(s->peer, ENV_SOCK_OUT);
+		net_sock_event(s->peer, ENV_SOCK_OUT);
 	}
 	if (got) {
 		/* A short count: nobody asks again, so an end that came with it has its own call.
 		 */
 		if (cds_list_empty(&s->ready) && (s->eof || s->reset))
-			sock_event(s, ENV_SOCK_IN);
+			net_sock_event(s, ENV_SOCK_IN);
 		return got;
 	}
 	if (s->reset)
@@ -432,32 +395,36 @@ ssize_t sim_recv(struct env_sock *s, const struct iovec *iov, int n)
 
 ssize_t sim_send(struct env_sock *s, const struct iovec *iov, int n)
 {
-	size_t len = 0;
+	size_t len = 0, used, room;
 
 	if (s->state == S_FAILED)
 		return -s->error;
 	if (s->state == S_CONNECTING)
 		return -EAGAIN;
-	if (s->reset || !s->peer)
+	if (s->reset || (!s->peer && !s->half))
 		return s->reset ? -ECONNRESET : -EPIPE;
 	for (int i = 0; i < n; i++)
 		len += iov[i].iov_len;
-	if (s->peer->unread >= WINDOW) {
+	used = s->peer ? s->peer->unread : s->lost;
+	room = s->peer ? window(s->peer) : NET_WINDOW;
+	if (used >= room) {
 		s->want_out = true;
 		return -EAGAIN;
 	}
 	/* A short count: nobody asks again, the callback comes when there is room. */
-	if (len > WINDOW - s->peer->unread) {
-		len = WINDOW - s->peer->unread;
+	if (len > room - used) {
+		len = room - used;
 		s->want_out = true;
 	} else if (len > 1 && prng_chance(&s->net->w->rnd_net, 1, 50)) {
 		size_t some = (size_t)prng_in(&s->net->w->rnd_net, 1, len);
 		if (some < len)
-			sock_event(s, ENV_SOCK_OUT);
+			net_sock_event(s, ENV_SOCK_OUT);
 		len = some;
 	}
-	if (len)
-		carry(s->peer, K_DATA, iov, n, len, 0);
+	if (!s->peer)
+		s->lost += len;
+	else if (len)
+		net_carry(s->peer, K_DATA, iov, n, len, 0);
 	return (ssize_t)len;
 }
 
@@ -487,7 +454,7 @@ void sim_sock_close(struct env_sock *s, bool reset)
 
 /* What a dying process had sent arrives, or the end of it does not: a reset overtakes it, or it was
  * never on the wire.  Each connection for itself: that is what leaves replicas different. */
-static void lose_end(struct sim_net *n, struct env_sock *to)
+void net_lose_end(struct sim_net *n, struct env_sock *to)
 {
 	struct prng *r = &n->w->rnd_net;
 	struct chunk *c, *next;
@@ -525,7 +492,7 @@ void net_proc_died(struct sim_net *n, struct proc *p)
 		cds_list_for_each_entry_safe (s, next, &n->socks, node)
 			if (s->p == p) {
 				if (s->peer)
-					lose_end(n, s->peer);
+					net_lose_end(n, s->peer);
 				/* A machine without power says nothing; its peers find out late. */
 				sock_free(s, p->power_lost ? K_RESET : K_EOF,
 					  p->power_lost ? prng_in(&n->w->rnd_net, MS, 2 * SEC) : 1);
@@ -533,89 +500,6 @@ void net_proc_died(struct sim_net *n, struct proc *p)
 				break;
 			}
 	}
-}
-
-void net_cut(struct sim_net *n, uint32_t a, uint32_t b, bool cut)
-{
-	n->cut[ip_idx(a)][ip_idx(b)] = cut;
-}
-
-bool net_is_cut(struct sim_net *n, uint32_t a, uint32_t b)
-{
-	return n->cut[ip_idx(a)][ip_idx(b)];
-}
-
-void net_hold_open(struct sim_net *n, uint32_t a, uint32_t b, bool held)
-{
-	struct env_sock *s;
-
-	cds_list_for_each_entry (s, &n->socks, node)
-		if (s->state == S_OPEN && s->p->ip == b && addr_ip(&s->remote) == a)
-			s->held = held;
-}
-
-void net_let(struct sim_net *n, uint32_t a, uint32_t b)
-{
-	struct env_sock *s;
-	struct chunk *c;
-
-	cds_list_for_each_entry (s, &n->socks, node) {
-		if (s->p->ip != b || addr_ip(&s->remote) != a)
-			continue;
-		s->let = 0;
-		cds_list_for_each_entry (c, &s->coming, node)
-			s->let++;
-	}
-}
-
-void net_lose(struct sim_net *n, uint32_t a, uint32_t b)
-{
-	struct env_sock *s;
-
-	cds_list_for_each_entry (s, &n->socks, node)
-		if (s->state == S_OPEN && s->p->ip == a && addr_ip(&s->remote) == b) {
-			chunks_free(&s->coming);
-			event_del(n->w, &s->arrive);
-			s->reset = true;
-			sock_event(s, ENV_SOCK_IN | ENV_SOCK_HUP);
-		}
-}
-
-void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns)
-{
-	n->slow[ip_idx(ip)] = extra_ns;
-}
-
-void net_heal(struct sim_net *n)
-{
-	struct env_sock *s;
-
-	cds_list_for_each_entry (s, &n->socks, node)
-		s->held = false;
-	memset(n->cut, 0, sizeof(n->cut));
-	memset(n->slow, 0, sizeof(n->slow));
-}
-
-bool net_reset_one(struct sim_net *n, uint32_t ip, struct prng *r)
-{
-	struct env_sock *s, *pick = NULL;
-	unsigned nr = 0;
-
-	cds_list_for_each_entry (s, &n->socks, node)
-		if (s->state == S_OPEN && s->peer && s->p->ip == ip && prng_in(r, 0, nr++) == 0)
-			pick = s;
-	if (!pick)
-		return false;
-	/* Both ends see it; what was on its way is lost, in the middle of a message as like as not.
-	 */
-	for (int i = 0; i < 2; i++, pick = s) {
-		s = pick->peer;
-		chunks_free(&pick->coming);
-		event_del(n->w, &pick->arrive);
-		pick->reset = true;
-		sock_event(pick, ENV_SOCK_IN | ENV_SOCK_HUP);
-	}
-	return true;
 }
 
 struct sim_net *net_new(struct world *w)

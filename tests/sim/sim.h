@@ -15,13 +15,27 @@ struct sim_bus *bus_new(struct world *w);
 void bus_destroy(struct sim_bus *sb);
 /* The members find out after a while; what it had sent is ordered, or not. */
 void bus_proc_died(struct sim_bus *sb, struct proc *p);
-/* What is ordered reaches @ip later, by up to @ns each; 0: no more. */
+/* What is ordered reaches @ip up to @ns later; 0: no more. */
 void bus_lag(struct sim_bus *sb, uint32_t ip, uint64_t ns);
 /* What is ordered reaches @ip that much later. */
 void bus_late(struct sim_bus *sb, uint32_t ip, uint64_t ns);
+/* It reaches @ip every @ns, all that is there at once; 0: no more. */
+void bus_batch(struct sim_bus *sb, uint32_t ip, uint64_t ns);
 /* What is ordered does not reach @ip; or all that it has missed does. */
 void bus_hold(struct sim_bus *sb, uint32_t ip, bool held);
-void sim_bus_schedule_death(struct sim_bus *sb, struct death *d, uint64_t after);
+/* Machines with @ips[ip] and the others do not hear of each other.  The side with most of the
+ * members goes on (of two that are equal: the one with the oldest): after @notice ns the others
+ * leave there, silent.  Those are told that they are out, each after up to @told ns.  False: one
+ * side has nobody, or there is a split already.  Sets @ips to the side that does not go on. */
+bool bus_split(struct sim_bus *sb, bool ips[64], uint64_t notice, uint64_t told);
+/* The end of it; who was not noticed to be gone is still there, and has missed nothing. */
+void bus_join(struct sim_bus *sb);
+bool bus_is_split(const struct sim_bus *sb);
+/* No side has quorum: all are out, each learns it after up to @told ns; nobody joins for @ns. */
+void bus_lose_quorum(struct sim_bus *sb, uint64_t told, uint64_t ns);
+/* Arm @ev soon after the @nr-th message of @type (enum cmd_type) from now on was ordered. */
+void bus_watch(struct sim_bus *sb, struct event *ev, unsigned type, unsigned nr);
+uint32_t bus_last_joiner(const struct sim_bus *sb); /* its ip */
 
 /* ---- nodes (node.c): a machine, its disk and the daemon on it ---- */
 

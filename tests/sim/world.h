@@ -187,13 +187,20 @@ void net_let(struct sim_net *n, uint32_t a, uint32_t b);
 /* @a's ends of its connections to @b break; @b hears of it behind what is on its way. */
 void net_lose(struct sim_net *n, uint32_t a, uint32_t b);
 void net_heal(struct sim_net *n);
+/* Every packet between @ip and the others, or from @a to @b, takes so much longer. */
+void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns);
+void net_slow_link(struct sim_net *n, uint32_t a, uint32_t b, uint64_t extra_ns);
+/* @ip takes in @window unread bytes of a connection (0: the usual), each byte takes @byte_ns. */
+void net_slow_reader(struct sim_net *n, uint32_t ip, uint32_t window, uint32_t byte_ns);
+/* @ip's end of some connection has seen a reset; the other end hears of it after @ns, until then
+ * what it sends goes nowhere.  False: there is none. */
+bool net_half_open(struct sim_net *n, uint32_t ip, struct prng *r, uint64_t ns);
 /* Reset some connection of @ip in the middle of what it carries; false: there is none. */
 bool net_reset_one(struct sim_net *n, uint32_t ip, struct prng *r);
 /* Arm @ev when nodes have sent data to each other @nr times more (NULL: never mind); who sent last?
  */
 void net_on_send(struct sim_net *n, struct event *ev, unsigned nr);
 uint32_t net_doomed(const struct sim_net *n);
-void net_slow(struct sim_net *n, uint32_t ip, uint64_t extra_ns);
 bool net_is_cut(struct sim_net *n, uint32_t a, uint32_t b);
 extern const struct env_ops sim_ops;
 int sim_listen(struct env *e, const struct net_addr *a, env_sock_fn fn, void *arg,
