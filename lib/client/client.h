@@ -219,6 +219,9 @@ void job_end(struct job *j);
 void cluster_submit(struct sd_cluster *c, struct rq *rq);
 /* In done(): true when the result passes and @rq was queued again. */
 bool cluster_retry(struct sd_cluster *c, struct rq *rq);
+/* As cluster_retry(), for data of a volume that is open: a gateway that waits for a cluster, or for
+ * a format, is one that has just come back or is new, and the cluster runs elsewhere. */
+bool cluster_retry_io(struct sd_cluster *c, struct rq *rq);
 /* Take @rq back, wherever it is; without done(). */
 void cluster_cancel(struct sd_cluster *c, struct rq *rq);
 /* Blocking calls: cork, start things, pump until they are over, uncork. */

@@ -322,7 +322,8 @@ static void on_leave(struct env_defer *d)
 	struct sd_cluster *c = of(d, struct sd_cluster, leave);
 
 	if (c->state == LINK_UP)
-		link_failed(c, -ESHUTDOWN, "use %s: the daemon is stopping (%s)");
+		link_failed(c, -ESHUTDOWN,
+			    "use %s: the daemon is stopping or not yet in the cluster (%s)");
 }
 
 /* ---- requests ---- */
@@ -394,6 +395,21 @@ bool cluster_retry(struct sd_cluster *c, struct rq *rq)
 		break;
 	default: return false;
 	}
+	rq->tries++;
+	later_add(c, rq);
+	return true;
+}
+
+bool cluster_retry_io(struct sd_cluster *c, struct rq *rq)
+{
+	uint32_t result = rq->rsp.result;
+
+	if (result != SD_RES_WAIT_FOR_FORMAT && result != SD_RES_WAIT_FOR_JOIN)
+		return cluster_retry(c, rq);
+	if (c->closing || rq->tries >= PASS_TRIES)
+		return false;
+	if (c->nr_gw > 1)
+		env_defer(c->env, &c->leave);
 	rq->tries++;
 	later_add(c, rq);
 	return true;

@@ -293,7 +293,7 @@ static void on_part(struct rq *rq, int err)
 		env_defer(v->c->env, &v->index_defer);
 		return;
 	}
-	if (!err && cluster_retry(v->c, rq))
+	if (!err && cluster_retry_io(v->c, rq))
 		return;
 	if (!err && result_is_stale(result))
 		part_again(p, result);
@@ -471,7 +471,7 @@ static void on_flush(struct rq *rq, int err)
 	struct op *op = p->op;
 	struct sd_vdi *v = op->v;
 
-	if (!err && cluster_retry(v->c, rq))
+	if (!err && cluster_retry_io(v->c, rq))
 		return;
 	if (!err)
 		err = result_err(rq->rsp.result);
@@ -536,7 +536,7 @@ static void on_batch(struct rq *rq, int err)
 {
 	struct batch *b = of(rq, struct batch, rq);
 
-	if (!err && cluster_retry(b->v->c, rq))
+	if (!err && cluster_retry_io(b->v->c, rq))
 		return;
 	batch_end(b, err, err ? 0 : rq->rsp.result);
 }

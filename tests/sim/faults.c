@@ -1,9 +1,70 @@
-/* faults.c - what goes wrong, drawn from the seed, and how it heals. */
+/* faults.c - when something goes wrong, drawn from the seed, and how all heals. */
 #include "config.h"
 
-#include "tests/sim/run.h"
+#include "sheep/cluster.h"
+#include "tests/sim/faults.h"
 
-static void kill_client(struct run *r)
+#include <assert.h>
+
+#define TRIES 8u
+
+/* ---- the end of a fault that lasts ---- */
+
+static void later_now(struct event *ev)
+{
+	struct later *l = caa_container_of(ev, struct later, ev);
+
+	l->used = false;
+	l->fn(l->r, l->n, l->arg);
+}
+
+bool later(struct run *r, uint64_t ns, void (*fn)(struct run *r, struct node *n, uint32_t arg),
+	   struct node *n, uint32_t arg)
+{
+	unsigned i = 0;
+
+	while (i < LATER_MAX && r->later[i].used)
+		i++;
+	if (i == LATER_MAX)
+		return false;
+	struct later *l = &r->later[i];
+	l->used = true;
+	l->r = r;
+	l->fn = fn;
+	l->n = n;
+	l->arg = arg;
+	l->ev.fn = later_now;
+	l->ev.what = "later";
+	event_set(&r->w, &l->ev, r->w.now + ns);
+	return true;
+}
+
+/* ---- whom ---- */
+
+struct node *any_node(struct run *r)
+{
+	return &r->node[prng_in(&r->w.rnd_fault, 0, r->shape.nr_nodes - 1)];
+}
+
+struct node *any_running(struct run *r)
+{
+	unsigned at = (unsigned)prng_in(&r->w.rnd_fault, 0, r->shape.nr_nodes - 1);
+
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
+		struct node *n = &r->node[(at + i) % r->shape.nr_nodes];
+		if (n->p)
+			return n;
+	}
+	return NULL;
+}
+
+/* What is cached survives in the other replicas: they must be there (DESIGN I1). */
+bool may_lose_power(struct run *r)
+{
+	return !r->shape.cached || at_rest(r);
+}
+
+void kill_client(struct run *r)
 {
 	struct client *c = &r->client[prng_in(&r->w.rnd_fault, 0, r->shape.nr_clients - 1)];
 
@@ -12,8 +73,7 @@ static void kill_client(struct run *r)
 	client_start(c);
 }
 
-/* Clients only read, for a while. */
-static void calm(struct run *r, uint64_t ns)
+void calm(struct run *r, uint64_t ns)
 {
 	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
 		r->client[i].writes = 0;
@@ -21,110 +81,75 @@ static void calm(struct run *r, uint64_t ns)
 	}
 }
 
-/* An owner (or the source of a pull) dies in the middle of what it does. */
-static void doom(struct event *ev)
-{
-	struct run *r = caa_container_of(ev, struct run, doom);
-	struct node *n = &r->node[net_doomed(r->w.net) - 1];
+/* ---- one after the other ---- */
 
-	if (!n->p || !r->faults_on)
-		return;
-	if (prng_chance(&r->w.rnd_fault, 1, 2))
-		kill_client(r);
-	if (r->w.now > r->shape.fault_ns - r->shape.calm_ns) { /* nothing covers it up any more */
-		r->shape.fault_ns = r->w.now;
-		calm(r, UINT64_MAX);
-	} else if (prng_chance(&r->w.rnd_fault, 1, 3)) {
-		calm(r, prng_in(&r->w.rnd_fault, 10 * MS, 600 * MS));
-	}
-	if (prng_chance(&r->w.rnd_fault, 1, 4) && !r->shape.cached) {
-		world_fault(&r->w, FAULT_POWER);
-		node_power_cut(n);
-	} else {
-		world_fault(&r->w, FAULT_KILL);
-		node_kill(n);
-	}
+static unsigned weight(const struct run *r, unsigned i)
+{
+	return r->kinds >> i & 1 ? fault_kinds[i].weight : 0;
 }
 
-static void kill_all(struct run *r, bool power)
+static const struct kind *draw(struct run *r)
 {
-	story(&r->w, "all > %s", power ? "power cut" : "killed");
-	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
-		struct node *n = &r->node[i];
-		if (power)
-			node_power_cut(n);
-		else if (n->p)
-			node_kill(n);
-		else
-			continue;
-		world_fault(&r->w, power ? FAULT_POWER : FAULT_KILL);
-	}
+	unsigned sum = 0, i;
+
+	for (i = 0; fault_kinds[i].name; i++)
+		sum += weight(r, i);
+	if (!sum)
+		return NULL;
+	unsigned dice = (unsigned)prng_in(&r->w.rnd_fault, 0, sum - 1);
+	for (i = 0; dice >= weight(r, i); i++)
+		dice -= weight(r, i);
+	return &fault_kinds[i];
 }
 
 static void one_fault(struct event *ev)
 {
 	struct run *r = caa_container_of(ev, struct run, fault);
 	struct prng *p = &r->w.rnd_fault;
-	struct node *n = &r->node[prng_in(p, 0, r->shape.nr_nodes - 1)];
-	unsigned dice = (unsigned)prng_in(p, 0, 99);
+	struct node *n = NULL;
 
 	event_set(&r->w, ev, r->w.now + prng_in(p, r->shape.gap_ns / 50, r->shape.gap_ns));
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		disk_unrot(r->node[i].disk);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-		if (!r->node[i].p && prng_chance(p, r->shape.eager, 10))
+		if (!r->node[i].p && r->node[i].installed && !r->node[i].away &&
+		    prng_chance(p, r->shape.eager, 10))
 			n = &r->node[i];
-	if (!n->p) {
+	if (!n)
+		n = any_node(r);
+	if (n->installed && !n->p && !n->away) {
 		node_start(n);
-	} else if (dice < 30) {
-		r->doom.fn = doom;
-		r->doom.what = "doom";
-		net_on_send(r->w.net, &r->doom, (unsigned)prng_in(p, 1, 20));
-	} else if (dice < 40) {
-		world_fault(&r->w, FAULT_KILL);
-		node_kill(n);
-		if (prng_chance(p, 1, 3))
-			kill_client(r);
-		n = &r->node[prng_in(p, 0, r->shape.nr_nodes - 1)];
-		if (n->p && prng_chance(p, 1, 4)) {
-			world_fault(&r->w, FAULT_KILL);
-			node_kill(n);
-		}
-	} else if (dice < 50 && (!r->shape.cached || at_rest(r))) {
-		/* What is cached survives in the other replicas: they must be there (DESIGN I1). */
-		world_fault(&r->w, FAULT_POWER);
-		node_power_cut(n);
-	} else if (dice < 58) {
-		kill_all(r, dice >= 55 && !r->shape.cached);
-	} else if (dice < 62) {
-		kill_client(r);
-	} else if (dice < 68) {
-		bool slow = prng_chance(p, 1, 2);
-		uint64_t ns = slow ? prng_in(p, MS, r->shape.gap_ns) : 0;
-		story(&r->w, "%s > the bus lags by %u ms", n->name, (unsigned)(ns / MS));
-		bus_lag(r->w.bus, n->ip, ns);
-		world_fault(&r->w, FAULT_LATE_VIEW);
-	} else if (dice < 78) {
-		if (net_reset_one(r->w.net, n->ip, p)) {
-			story(&r->w, "%s > a connection is reset", n->name);
-			world_fault(&r->w, FAULT_RESET);
-		}
-	} else if (dice < 85) {
-		uint32_t to = 1 + (uint32_t)prng_in(p, 0, r->shape.nr_nodes - 1);
-		story(&r->w, "%s > slow link, a stall", n->name);
-		if (to != n->ip) {
-			net_slow(r->w.net, to, prng_chance(p, 1, 3) ? 0 : prng_in(p, 0, 20 * MS));
-			world_fault(&r->w, FAULT_SLOW_LINK);
-		}
-		disk_set_stall(n->disk, r->w.now + prng_in(p, 0, 500 * MS));
-		world_fault(&r->w, FAULT_STALL);
-	} else if (dice < 92 && n->started) {
-		node_stop(n);
-	} else if (r->shape.copies > 1 && at_rest(r) && disk_rot(n->disk, p)) {
-		/* Until the next fault: the other copies are good, and there. */
-		story(&r->w, "%s > a bit rots", n->name);
-		world_fault(&r->w, FAULT_BIT_ROT);
+		return;
 	}
+	for (unsigned i = 0; i < TRIES; i++) {
+		const struct kind *k = draw(r);
+		n = any_running(r);
+		if (k && n && k->fn(r, n))
+			return;
+	}
+}
+
+/* A random half of the kinds; now and then all of them. */
+static void swarm(struct run *r)
+{
+	struct prng p;
+
+	prng_init(&p, r->w.seed, 8);
+	bool all = prng_chance(&p, 1, 8);
+	for (unsigned i = 0; fault_kinds[i].name; i++) {
+		assert(i < 64);
+		bool on = prng_chance(&p, 1, 2) || all;
+		if (on && r->shape.gap_ns >= fault_kinds[i].gap_ns)
+			r->kinds |= 1ull << i;
+	}
+	char line[400];
+	size_t len = 0;
+	for (unsigned i = 0; fault_kinds[i].name && len < sizeof(line) - 40; i++)
+		if (r->kinds >> i & 1)
+			len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s",
+						len ? ", " : "", fault_kinds[i].name);
+	story(&r->w, "faults: one every %u ms at most, of: %s", (unsigned)(r->shape.gap_ns / MS),
+	      len ? line : "none");
 }
 
 void faults_start(struct run *r)
@@ -133,29 +158,38 @@ void faults_start(struct run *r)
 	r->shape.fault_ns += r->w.now;
 	r->fault.fn = one_fault;
 	r->fault.what = "fault";
-	if (!r->no_faults)
-		event_set(&r->w, &r->fault, r->w.now + 500 * MS);
+	if (r->no_faults)
+		return;
+	swarm(r);
+	event_set(&r->w, &r->fault, r->w.now + 500 * MS);
 }
 
 void faults_done(struct run *r)
 {
 	event_del(&r->w, &r->fault);
 	event_del(&r->w, &r->doom);
+	event_del(&r->w, &r->ambush);
+	for (unsigned i = 0; i < LATER_MAX; i++)
+		event_del(&r->w, &r->later[i].ev);
 }
 
 void heal(struct run *r)
 {
 	story(&r->w, "all > heals");
-	event_del(&r->w, &r->fault);
-	event_del(&r->w, &r->doom);
+	faults_done(r);
 	net_on_send(r->w.net, NULL, 0);
+	bus_watch(r->w.bus, NULL, 0, 0);
 	net_heal(r->w.net);
-	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-		bus_lag(r->w.bus, r->node[i].ip, 0);
+	bus_join(r->w.bus);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
-		disk_set_stall(r->node[i].disk, 0);
-		disk_set_errors(r->node[i].disk, 0);
-		disk_set_full(r->node[i].disk, false);
-		disk_unrot(r->node[i].disk);
+		struct node *n = &r->node[i];
+		bus_lag(r->w.bus, n->ip, 0);
+		bus_batch(r->w.bus, n->ip, 0);
+		node_resume(n);
+		n->away = false;
+		disk_set_stall(n->disk, 0);
+		disk_set_errors(n->disk, 0);
+		disk_set_full(n->disk, false);
+		disk_unrot(n->disk);
 	}
 }

@@ -14,6 +14,16 @@
 #define SIM_PORT    7000u
 #define COROUTINES  4000u
 #define SIM_JOURNAL STORE_JOURNAL_SIZE_MIN
+#define UPTIME_MAX  (10000000ull * SEC)
+
+/* Monotonic clocks of different machines have nothing to do with each other. */
+static void boot(struct node *n)
+{
+	for (unsigned i = 0; i < 16; i++)
+		n->boot_id[i] = (uint8_t)prng_next(&n->w->rnd_ids);
+	n->clock.base = n->w->now;
+	n->clock.local = prng_in(&n->w->rnd_ids, SEC, UPTIME_MAX);
+}
 
 void node_init(struct node *n, struct world *w, unsigned idx, uint64_t disk_size)
 {
@@ -23,18 +33,28 @@ void node_init(struct node *n, struct world *w, unsigned idx, uint64_t disk_size
 	n->ip = 1 + idx;
 	snprintf(n->name, sizeof(n->name), "%c", 'A' + (int)idx);
 	n->disk = disk_new(w, n->name, disk_size);
-	for (unsigned i = 0; i < 16; i++)
-		n->boot_id[i] = (uint8_t)prng_next(&w->rnd_ids);
+	boot(n);
 }
 
 void node_done(struct node *n)
 {
 	if (n->p)
 		node_kill(n);
+	event_del(n->w, &n->again);
 	disk_free(n->disk);
 }
 
 /* ---- the daemon's own code ---- */
+
+/* What a service manager does with a daemon that ended although nobody had told it to: one that is
+ * out of the cluster comes back as a new incarnation. */
+static void supervisor(struct event *ev)
+{
+	struct node *n = caa_container_of(ev, struct node, again);
+
+	if (!n->p && !n->away)
+		node_start(n);
+}
 
 /* Outside of its coroutines: everything of it must be gone. */
 static void daemon_ended(struct event *ev)
@@ -56,6 +76,11 @@ static void daemon_ended(struct event *ev)
 	n->sh = NULL;
 	proc_exit(n->p);
 	n->p = NULL;
+	if (!n->stopping) {
+		n->again.fn = supervisor;
+		n->again.what = "again";
+		event_set(w, &n->again, w->now + prng_in(&w->rnd_ids, 20 * MS, 500 * MS));
+	}
 	n->started = n->stopping = n->starting = false;
 }
 
@@ -102,6 +127,8 @@ void node_start(struct node *n)
 	struct world *w = n->w;
 
 	assert(!n->p);
+	n->installed = true;
+	event_del(w, &n->again);
 	n->conf = (struct sheep_conf){
 		.store = {.dir = "/store", .journal_size = SIM_JOURNAL},
 		.driver = &bus_sim,
@@ -111,6 +138,7 @@ void node_start(struct node *n)
 		.port = SIM_PORT,
 	};
 	n->p = proc_new(w, n->name, n->ip, n->disk);
+	n->p->clock = &n->clock;
 	memcpy(n->p->boot_id, n->boot_id, sizeof(n->boot_id));
 	n->end.fn = daemon_ended;
 	n->end.what = "end";
@@ -127,6 +155,7 @@ static void drop(struct node *n)
 	struct world *w = n->w;
 
 	event_del(w, &n->end);
+	event_del(w, &n->again);
 	if (n->sh)
 		co_sched_drop(n->sh->sched);
 	bus_proc_died(w->bus, n->p);
@@ -150,8 +179,7 @@ void node_power_cut(struct node *n)
 		drop(n);
 	}
 	disk_power_cut(n->disk);
-	for (unsigned i = 0; i < 16; i++)
-		n->boot_id[i] = (uint8_t)prng_next(&n->w->rnd_ids);
+	boot(n);
 }
 
 static void stop_main(void *arg)
@@ -161,9 +189,35 @@ static void stop_main(void *arg)
 
 void node_stop(struct node *n)
 {
-	if (!n->p || !n->started || n->stopping)
+	if (!n->p || !n->started || n->stopping || n->p->paused)
 		return;
 	story(n->w, "%s > told to stop", n->name);
 	n->stopping = true;
 	proc_call(n->p, stop_main, n->sh);
+}
+
+void node_pause(struct node *n)
+{
+	if (n->p && !n->p->paused)
+		proc_pause(n->p);
+}
+
+void node_resume(struct node *n)
+{
+	if (!n->p || !n->p->paused)
+		return;
+	story(n->w, "%s > goes on", n->name);
+	proc_resume(n->p);
+}
+
+void node_clock_drift(struct node *n, int64_t ppm)
+{
+	clock_drift(&n->clock, n->w->now, ppm);
+	if (n->p)
+		proc_arm(n->p);
+}
+
+void node_wall_jump(struct node *n, int64_t ns)
+{
+	n->clock.wall_off += ns;
 }

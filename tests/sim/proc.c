@@ -112,29 +112,42 @@ static void sim_defer_del(struct env *e, struct env_defer *d)
 
 /* ---- clocks and timers ---- */
 
+uint64_t clock_at(const struct sim_clock *c, uint64_t world_ns)
+{
+	uint64_t gone = world_ns - c->base;
+
+	return c->local + gone + (uint64_t)((int64_t)(gone / 1000) * c->drift_ppm / 1000);
+}
+
+void clock_drift(struct sim_clock *c, uint64_t world_ns, int64_t ppm)
+{
+	c->local = clock_at(c, world_ns);
+	c->base = world_ns;
+	c->drift_ppm = ppm;
+}
+
 static uint64_t sim_now(struct env *e)
 {
 	struct proc *p = proc_of(e);
-	uint64_t gone = p->w->now - p->clock_base;
 
-	return p->clock_local + gone + (uint64_t)((int64_t)(gone / 1000) * p->drift_ppm / 1000);
+	return clock_at(p->clock, p->w->now);
 }
 
 /* World time at which the local clock shows at least @local. */
 static uint64_t to_world(struct proc *p, uint64_t local)
 {
-	uint64_t now = sim_now(&p->env);
+	uint64_t now = sim_now(&p->env), per_ms = (uint64_t)(1000000 + p->clock->drift_ppm);
 
 	if (local <= now)
 		return p->w->now;
-	uint64_t left = local - now;
-	return p->w->now + left +
-	       left / 1000 * (uint64_t)(p->drift_ppm < 0 ? -p->drift_ppm : 0) / 1000 + 1;
+	/* Rounded up; a timer that comes too early all the same is set again. */
+	return p->w->now + (local - now) / per_ms * 1000000 +
+	       (local - now) % per_ms * 1000000 / per_ms + 1;
 }
 
 static uint64_t sim_wall(struct env *e)
 {
-	return 1700000000ull * SEC + sim_now(e);
+	return 1700000000ull * SEC + proc_of(e)->w->now + (uint64_t)proc_of(e)->clock->wall_off;
 }
 
 static bool timer_before(const struct env_timer *a, const struct env_timer *b)
@@ -279,8 +292,8 @@ struct proc *proc_new(struct world *w, const char *name, uint32_t ip, struct sim
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	p->ip = ip;
 	p->disk = disk;
-	p->clock_base = w->now;
-	p->clock_local = w->now;
+	p->own = (struct sim_clock){.base = w->now, .local = w->now};
+	p->clock = &p->own;
 	CDS_INIT_LIST_HEAD(&p->defers);
 	CDS_INIT_LIST_HEAD(&p->held);
 	CDS_INIT_LIST_HEAD(&p->pevents);

@@ -57,9 +57,14 @@ static void dump(struct run *r)
 
 bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char *what)
 {
-	uint64_t end = r->w.now + ns;
+	uint64_t end = r->w.now + ns, look = 0;
 
-	while (!fn(r)) {
+	for (;;) {
+		if (r->w.now >= look) { /* it may be dear */
+			if (fn(r))
+				return true;
+			look = r->w.now + MS / 2;
+		}
 		if (!step(r))
 			return false;
 		if (r->w.now > end) {
@@ -68,32 +73,63 @@ bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char
 			return false;
 		}
 	}
-	return true;
 }
 
 /* ---- conditions ---- */
 
+static unsigned nr_installed(const struct run *r)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		nr += r->node[i].installed;
+	return nr;
+}
+
 static bool nodes_started(struct run *r)
 {
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-		if (!r->node[i].started || r->node[i].sh->exiting)
+		if (r->node[i].installed && (!r->node[i].started || r->node[i].sh->exiting))
 			return false;
 	return true;
 }
 
+static bool node_at_rest(const struct node *n, unsigned nr, uint64_t hash)
+{
+	const struct cluster *c = n->sh->cluster;
+	const struct view *v = cluster_view(c);
+
+	return !n->p->paused && cluster_status(c) == CLUSTER_RUNNING && v && v->nr == nr &&
+	       sync_at_rest(n->sh) && cluster_state_hash(c) == hash;
+}
+
 bool at_rest(struct run *r)
 {
-	if (!nodes_started(r))
+	unsigned nr = nr_installed(r);
+	uint64_t hash = 0;
+
+	if (!nodes_started(r) || bus_is_split(r->w.bus))
 		return false;
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
-		struct sheep *sh = r->node[i].sh;
-		const struct view *v = cluster_view(sh->cluster);
-		if (cluster_status(sh->cluster) != CLUSTER_RUNNING || !v ||
-		    v->nr != r->shape.nr_nodes || !sync_at_rest(sh))
-			return false;
-		if (cluster_state_hash(sh->cluster) != cluster_state_hash(r->node[0].sh->cluster))
+		const struct node *n = &r->node[i];
+		if (n->installed && !hash)
+			hash = cluster_state_hash(n->sh->cluster);
+		if (n->installed && !node_at_rest(n, nr, hash))
 			return false;
 	}
+	return true;
+}
+
+/* Every takeover has ended: no owner, dead or alive, has left anything open (DESIGN 5.6). */
+static bool all_clean(struct run *r)
+{
+	const struct vdi *v = NULL;
+
+	if (!at_rest(r))
+		return false;
+	while ((v = cluster_vdi_next(r->node[0].sh->cluster, v ? v->vid : 0)))
+		if (!v->clean && !v->deleted)
+			return false;
 	return true;
 }
 
@@ -136,7 +172,7 @@ void draw_shape(struct run *r)
 	struct sim_shape *s = &r->shape;
 
 	prng_init(&p, r->w.seed, 7);
-	s->nr_nodes = (unsigned)prng_in(&p, 3, 5);
+	s->nr_first = s->nr_nodes = (unsigned)prng_in(&p, 3, 5);
 	s->copies = prng_chance(&p, 1, 8) ? 1 : (unsigned)prng_in(&p, 2, 3);
 	s->nr_clients = (unsigned)prng_in(&p, 1, 3);
 	s->shift = SD_OBJ_SHIFT_MIN;
@@ -152,6 +188,8 @@ void draw_shape(struct run *r)
 	s->gap_ns = gaps[prng_in(&p, 0, 3)] * MS;
 	s->fault_ns = prng_in(&p, 30, 80) * s->gap_ns / 2;
 	s->calm_ns = calm ? s->fault_ns / 2 : 0;
+	if (prng_chance(&p, 1, 3)) /* machines that are added while clients run */
+		s->nr_first -= (unsigned)prng_in(&p, 1, s->nr_nodes - 2);
 }
 
 static bool start_all(struct run *r)
@@ -161,7 +199,8 @@ static bool start_all(struct run *r)
 		size_t len = strlen(r->gateways);
 		snprintf(r->gateways + len, sizeof(r->gateways) - len, "%s10.0.0.%u:7000",
 			 i ? "," : "", r->node[i].ip);
-		node_start(&r->node[i]);
+		if (i < r->shape.nr_first)
+			node_start(&r->node[i]);
 	}
 	if (!run_until(r, nodes_started, 20 * SEC, "the start"))
 		return false;
@@ -238,7 +277,7 @@ void phases(struct run *r)
 	if (!run_until(r, clients_finished, HEAL_NS, "the clients' end"))
 		return;
 	check_histories(r);
-	if (!run_until(r, at_rest, HEAL_NS, "rest at the end") ||
+	if (!run_until(r, all_clean, HEAL_NS, "rest at the end, all takeovers clean") ||
 	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, refers, r))
 		return;
 	for (unsigned i = 0; i < r->shape.nr_clients; i++)

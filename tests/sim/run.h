@@ -12,13 +12,27 @@
 #define CLIENTS_MAX 4u
 #define HEAL_NS	    (120 * SEC) /* everything must be at rest by then */
 
+#define LATER_MAX 64u
+
+struct run;
+struct later { /* what is going to happen: faults.c */
+	struct event ev;
+	struct run *r;
+	struct node *n;
+	void (*fn)(struct run *r, struct node *n, uint32_t arg);
+	uint32_t arg;
+	bool used;
+};
+
 struct run {
 	struct world w;
 	struct sim_shape shape;
 	struct node node[NODES_MAX];
 	struct client client[CLIENTS_MAX];
 	struct history *h;
-	struct event fault, doom;
+	struct event fault, doom, ambush;
+	struct later later[LATER_MAX];
+	uint64_t kinds; /* of faults: bit i: fault_kinds[i] */
 	bool faults_on;
 	bool no_faults;	   /* --no-faults */
 	uint64_t until_ns; /* --until: it stops there */

@@ -46,10 +46,14 @@ struct node {
 	uint32_t ip;
 	struct sim_disk *disk;
 	uint8_t boot_id[16];
+	struct sim_clock clock;
+	bool installed; /* a machine that is bought later is not yet */
+	bool away;	/* nobody starts it */
 	struct proc *p; /* NULL: no daemon runs */
 	struct sheep *sh;
 	struct sheep_conf conf;
-	struct event end; /* the daemon said that it has stopped */
+	struct event end;   /* the daemon said that it has stopped */
+	struct event again; /* its supervisor starts it again */
 	bool starting, started, stopping;
 	int start_result;
 	uint64_t nr_starts;
@@ -58,9 +62,15 @@ struct node {
 void node_init(struct node *n, struct world *w, unsigned idx, uint64_t disk_size);
 void node_done(struct node *n);
 void node_start(struct node *n);
+/* SIGKILL; nobody starts it again, as with a power cut. */
 void node_kill(struct node *n);
 void node_power_cut(struct node *n); /* kills it too */
 void node_stop(struct node *n);	     /* SIGTERM */
+void node_pause(struct node *n);     /* SIGSTOP: its clock goes on */
+void node_resume(struct node *n);
+/* Its monotonic clock runs that much faster from now on, its wall clock jumps. */
+void node_clock_drift(struct node *n, int64_t ppm);
+void node_wall_jump(struct node *n, int64_t ns);
 
 /* ---- contents (contents.c) ---- */
 
@@ -77,6 +87,7 @@ struct log *sim_log_new(struct world *w, const char *name);
 
 struct sim_shape {	/* drawn from the seed */
 	unsigned eager; /* of 10 times, a node that is down is started rather than anything else */
+	unsigned nr_first; /* nodes at the beginning */
 	unsigned nr_nodes, copies, nr_clients, shift, nr_objects, blocks, depth;
 	bool discards, cached, shared;
 	uint64_t fault_ns; /* how long faults go on */

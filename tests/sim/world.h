@@ -70,6 +70,21 @@ enum fault { /* counted, and named in the story */
 	     FAULT_LATE_VIEW,
 	     FAULT_CLOCK,
 	     FAULT_CLIENT,
+	     FAULT_PAUSE_LONG,
+	     FAULT_SUSPEND,
+	     FAULT_OWNER,
+	     FAULT_STOP,
+	     FAULT_RESTARTS,
+	     FAULT_AWAY,
+	     FAULT_ADDED,
+	     FAULT_JOINER,
+	     FAULT_BATCH,
+	     FAULT_SPLIT,
+	     FAULT_SILENT,
+	     FAULT_QUORUM,
+	     FAULT_HALF_OPEN,
+	     FAULT_SLOW_READER,
+	     FAULT_WALL,
 	     FAULT_NR
 };
 extern const char *const fault_names[FAULT_NR];
@@ -116,6 +131,16 @@ struct pevent {
 	struct cds_list_head held, all;
 };
 
+/* A machine's clock: it goes on whatever becomes of processes, and begins anew at a power cut. */
+struct sim_clock {
+	uint64_t base, local; /* monotonic time @local at world time @base */
+	int64_t drift_ppm;    /* faster by that much */
+	int64_t wall_off;     /* ns */
+};
+uint64_t clock_at(const struct sim_clock *c, uint64_t world_ns);
+/* From now on it drifts that much; no jump. */
+void clock_drift(struct sim_clock *c, uint64_t world_ns, int64_t ppm);
+
 /* The env of one process.  Everything of it ends with proc_kill(): sockets, files, timers, memory.
  */
 struct proc {
@@ -128,9 +153,8 @@ struct proc {
 	struct sim_disk *disk; /* NULL: a client */
 	uint8_t boot_id[16];
 	bool paused, dead, power_lost;
-	int64_t drift_ppm;
-	uint64_t clock_base, clock_local; /* local time at world time clock_base */
-	struct pevent turn;		  /* its deferred calls run */
+	struct sim_clock *clock, own; /* its machine's; a client has its own */
+	struct pevent turn;	      /* its deferred calls run */
 	struct cds_list_head defers;
 	struct cds_list_head held;    /* events that came while it was paused */
 	struct cds_list_head pevents; /* all of its events that are armed or held */
@@ -147,7 +171,7 @@ struct proc *proc_new(struct world *w, const char *name, uint32_t ip, struct sim
 void proc_kill(struct proc *p);
 /* An orderly end: false when a timer, file or block of memory is left (world_fail() said which). */
 bool proc_exit(struct proc *p);
-/* The local clock was changed, or its first timer: when does the next one fire? */
+/* Its clock was changed, or its first timer: when does the next one fire? */
 void proc_arm(struct proc *p);
 void proc_pause(struct proc *p);
 void proc_resume(struct proc *p);

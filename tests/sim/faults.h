@@ -1,0 +1,42 @@
+/* faults.h - what is drawn and when (faults.c), and the kinds of faults there are (fault_*.c).
+ *
+ * Swarm: each seed has a random half of the kinds, so that rare combinations are not drowned by the
+ * common faults.  Survivable only, that is, nothing that DESIGN 5.8 does not promise to survive.
+ * What is not, and how it is kept out:
+ *  - All replicas in sync lose power at once while cached writes are not flushed: with cached
+ *    clients one node loses power at a time, and only when all is at rest (may_lose_power()).
+ *  - The last good copy of a block rots: only at rest, with two copies or more, one block at a
+ *    time, and what was not found by the next fault is given back (k_rot(), disk_unrot()).
+ *  - Clocks that differ by more than SD_DRIFT_NS over a lease: DRIFT_MAX.  Monotonic clocks that
+ *    stop with the machine: a suspended machine's goes on here (node_pause()).
+ *  - Machines or disks that never come back: everything comes back at heal().
+ */
+#ifndef TESTS_SIM_FAULTS_H
+#define TESTS_SIM_FAULTS_H
+
+#include "tests/sim/run.h"
+
+struct kind {
+	const char *name;
+	unsigned weight;
+	/* Needs so long to matter: not in seeds whose faults come faster. */
+	uint64_t gap_ns;
+	/* Do it to @n, which runs; false: it cannot be now. */
+	bool (*fn)(struct run *r, struct node *n);
+};
+extern const struct kind fault_kinds[]; /* the last one has no name; at most 64 */
+
+/* ---- faults.c ---- */
+
+/* Call @fn(@r, @n, @arg) after @ns, unless all heals first; false: there are too many already. */
+bool later(struct run *r, uint64_t ns, void (*fn)(struct run *r, struct node *n, uint32_t arg),
+	   struct node *n, uint32_t arg);
+/* Some node; some node that runs (NULL: none). */
+struct node *any_node(struct run *r);
+struct node *any_running(struct run *r);
+bool may_lose_power(struct run *r);
+void kill_client(struct run *r);
+/* Clients only read, for so long. */
+void calm(struct run *r, uint64_t ns);
+
+#endif
