@@ -13,22 +13,6 @@
 #define DISK_SIZE  (16ull << 30)
 #define EVENTS_MAX 40000000ull
 
-bool step(struct run *r)
-{
-	if (r->w.failed || r->w.now > r->until_ns)
-		return false;
-	if (r->w.nr_events > EVENTS_MAX) {
-		world_fail(&r->w, "more than %llu events", (unsigned long long)EVENTS_MAX);
-		return false;
-	}
-	return world_step(&r->w);
-}
-
-static bool step_arg(void *arg)
-{
-	return step(arg);
-}
-
 /* What everybody was waiting for, for the story of a run that does not come to rest. */
 static void dump_line(void *arg, const char *line)
 {
@@ -53,6 +37,27 @@ static void dump(struct run *r)
 	for (unsigned i = 0; r->w.story && i < r->shape.nr_clients; i++)
 		fprintf(r->w.story, "    %s: %u in flight%s\n", r->client[i].name,
 			r->client[i].in_flight, r->client[i].finished ? ", finished" : "");
+}
+
+bool step(struct run *r)
+{
+	if (r->w.failed)
+		return false;
+	if (r->w.now > r->until_ns) {
+		story(&r->w, "--until: stopped; this is what everybody waits for:");
+		dump(r);
+		return false;
+	}
+	if (r->w.nr_events > EVENTS_MAX) {
+		world_fail(&r->w, "more than %llu events", (unsigned long long)EVENTS_MAX);
+		return false;
+	}
+	return world_step(&r->w);
+}
+
+static bool step_arg(void *arg)
+{
+	return step(arg);
 }
 
 bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char *what)
@@ -255,8 +260,20 @@ static void check_histories(struct run *r)
 			world_fail(&r->w, "history of v%u: %s", i, why);
 }
 
+static void tell_shape(struct run *r)
+{
+	const struct sim_shape *s = &r->shape;
+
+	story(&r->w,
+	      "seed %" PRIu64 ": %u nodes (%u at first), %u copies, %u clients, depth %u, %u "
+	      "objects%s%s",
+	      r->w.seed, s->nr_nodes, s->nr_first, s->copies, s->nr_clients, s->depth,
+	      s->nr_objects, s->discards ? ", discards" : "", s->cached ? ", cached" : "");
+}
+
 void phases(struct run *r)
 {
+	tell_shape(r);
 	if (!start_all(r))
 		return;
 	start_clients(r);

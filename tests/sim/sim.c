@@ -1,11 +1,12 @@
 /* sim.c - many runs, each of a seed.
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
- *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list]
+ *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--leases]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
  * be the same.  --log (of one seed) tells the story.  --scenario plays a story of stage.h instead,
- * with delays drawn from the seed; `all`: every one of them.
+ * with delays drawn from the seed; `all`: every one of them.  --leases: also faults that a cluster
+ * survives by leases only (DESIGN 4.4).
  */
 #include "config.h"
 
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define JOBS_MAX     64u
@@ -28,7 +30,7 @@
 
 struct options {
 	uint64_t seed, count, until_ns;
-	bool log, no_faults, twice, quiet;
+	bool log, no_faults, leases, twice, quiet;
 	bool first; /* one failure is enough */
 	unsigned jobs;
 	const struct scenario *scenario; /* NULL: a random run */
@@ -60,29 +62,61 @@ static bool plant(const char *name)
 
 struct totals { /* of all seeds; shared with the children */
 	uint64_t passed, failed, ops, ns, faults[FAULT_NR];
+	uint64_t nr; /* seeds that are in: */
+	struct seed_totals {
+		uint32_t ops, faults, ms, cpu_us;
+	} seed[];
 };
 
-/* @hash: of the trace. */
+static size_t totals_size(const struct options *o)
+{
+	/* Some are run twice, scenarios are not counted here. */
+	return sizeof(struct totals) + 2 * o->count * sizeof(struct seed_totals);
+}
+
+static void sum_up(struct run *r, struct totals *sum, struct seed_totals *st)
+{
+	for (unsigned i = 0; i < FAULT_NR; i++) {
+		st->faults += (uint32_t)r->w.faults[i];
+		__atomic_add_fetch(&sum->faults[i], r->w.faults[i], __ATOMIC_RELAXED);
+	}
+	st->ms = (uint32_t)(r->w.now / MS);
+	st->cpu_us = (uint32_t)((uint64_t)clock() * 1000000 / CLOCKS_PER_SEC) - st->cpu_us;
+	__atomic_add_fetch(&sum->ops, st->ops, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&sum->ns, r->w.now, __ATOMIC_RELAXED);
+	sum->seed[__atomic_fetch_add(&sum->nr, 1, __ATOMIC_RELAXED)] = *st;
+}
+
+/* What went wrong in it, and how to see it again. */
+static void print_failure(const struct run *r)
+{
+	printf("  faults:");
+	for (unsigned i = 0; i < FAULT_NR; i++)
+		if (r->w.faults[i])
+			printf(" %s %" PRIu64 ",", fault_names[i], r->w.faults[i]);
+	printf("\n  the story: sim --seed %" PRIu64 " --log; up to just before: --until %.6f\n",
+	       r->w.seed, (double)(r->w.now - 1) / 1e9);
+}
+
 static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, uint64_t *hash)
 {
 	struct run *r = calloc(1, sizeof(*r));
-	uint64_t ops = 0, longest = 0, nr_faults = 0;
+	struct seed_totals st = {0};
+	uint64_t longest = 0;
 
 	assert(r);
+	st.cpu_us = (uint32_t)((uint64_t)clock() * 1000000 / CLOCKS_PER_SEC);
 	world_init(&r->w, seed);
 	memory_world_only(&r->w);
 	r->w.story = o->log ? stdout : NULL;
 	r->until_ns = o->until_ns;
 	r->no_faults = o->no_faults;
+	r->leases = o->leases;
 	r->w.bus = bus_new(&r->w);
 	draw_shape(r);
-	story(&r->w, "seed %" PRIu64 ": %u nodes, %u copies, %u clients, depth %u, %u objects%s%s",
-	      seed, r->shape.nr_nodes, r->shape.copies, r->shape.nr_clients, r->shape.depth,
-	      r->shape.nr_objects, r->shape.discards ? ", discards" : "",
-	      r->shape.cached ? ", cached" : "");
 	phases(r);
 	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
-		ops += r->client[i].nr_ops;
+		st.ops += (uint32_t)r->client[i].nr_ops;
 		if (r->client[i].longest > longest)
 			longest = r->client[i].longest;
 		client_end(&r->client[i]);
@@ -93,18 +127,18 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		if (r->node[i].w)
 			node_done(&r->node[i]);
-	for (unsigned i = 0; i < FAULT_NR; i++) {
-		nr_faults += r->w.faults[i];
-		__atomic_add_fetch(&sum->faults[i], r->w.faults[i], __ATOMIC_RELAXED);
-	}
-	__atomic_add_fetch(&sum->ops, ops, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&sum->ns, r->w.now, __ATOMIC_RELAXED);
+	sum_up(r, sum, &st);
 	if (!o->quiet || r->w.failed)
-		printf("seed %" PRIu64 " %s hash %016" PRIx64 ": %" PRIu64 " ops, %" PRIu64
-		       " faults, %.1f s, %" PRIu64 " events, longest op %.1f s%s%s\n",
-		       seed, r->w.failed ? "FAILED" : "ok", r->w.hash, ops, nr_faults,
-		       (double)r->w.now / 1e9, r->w.nr_events, (double)longest / 1e9,
-		       r->w.failed ? ": " : "", r->w.why);
+		printf("seed %" PRIu64 " %s hash %016" PRIx64
+		       ": %u ops, %u faults, %.1f s, %" PRIu64 " events, longest op %.1f s%s%s\n",
+		       seed,
+		       r->w.failed		? "FAILED"
+		       : r->w.now > r->until_ns ? "stopped"
+						: "ok",
+		       r->w.hash, st.ops, st.faults, (double)r->w.now / 1e9, r->w.nr_events,
+		       (double)longest / 1e9, r->w.failed ? ": " : "", r->w.why);
+	if (r->w.failed)
+		print_failure(r);
 	fflush(stdout);
 	*hash = r->w.hash;
 	int status = r->w.failed;
@@ -228,13 +262,45 @@ static void many(const struct options *o, struct totals *sum)
 	}
 }
 
+static int cmp_u32(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* Of one column of the seeds' totals. */
+static uint32_t median(const struct totals *sum, size_t column)
+{
+	uint32_t *v = calloc(sum->nr, sizeof(*v));
+
+	assert(v);
+	for (uint64_t i = 0; i < sum->nr; i++)
+		memcpy(&v[i], (const uint8_t *)&sum->seed[i] + column, sizeof(*v));
+	qsort(v, sum->nr, sizeof(*v), cmp_u32);
+	uint32_t m = v[sum->nr / 2];
+	free(v);
+	return m;
+}
+
 static void print_totals(const struct totals *sum)
 {
+	uint64_t cpu_us = 0;
+
 	printf("%" PRIu64 " operations, %.0f simulated seconds; faults:", sum->ops,
 	       (double)sum->ns / 1e9);
 	for (unsigned i = 0; i < FAULT_NR; i++)
 		if (sum->faults[i])
 			printf(" %s %" PRIu64 ",", fault_names[i], sum->faults[i]);
+	for (uint64_t i = 0; i < sum->nr; i++)
+		cpu_us += sum->seed[i].cpu_us;
+	if (sum->nr)
+		printf("\nmedian seed: %u operations, %u faults, %.1f simulated seconds; "
+		       "a seed costs %.2f s of CPU",
+		       median(sum, offsetof(struct seed_totals, ops)),
+		       median(sum, offsetof(struct seed_totals, faults)),
+		       median(sum, offsetof(struct seed_totals, ms)) / 1e3,
+		       (double)cpu_us / 1e6 / (double)sum->nr);
 	printf("\n%" PRIu64 " passed, %" PRIu64 " failed\n", sum->passed, sum->failed);
 }
 
@@ -263,7 +329,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
 		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
 		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {"plant", 1, NULL, 'p'},
-		{"first", 0, NULL, 'f'}, {"scenario", 1, NULL, 'S'},  {NULL, 0, NULL, 0}};
+		{"first", 0, NULL, 'f'}, {"leases", 0, NULL, 'L'},    {"scenario", 1, NULL, 'S'},
+		{NULL, 0, NULL, 0}};
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -277,6 +344,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'j': o->jobs = (unsigned)atoi(optarg); break;
 		case 'q': o->quiet = true; break;
 		case 'f': o->first = true; break;
+		case 'L': o->leases = true; break;
 		case 'p':
 			if (!plant(optarg))
 				return false;
@@ -287,19 +355,18 @@ static bool parse(int argc, char **argv, struct options *o)
 			break;
 		default: return false;
 		}
-	return o->jobs >= 1 && o->jobs <= JOBS_MAX;
+	return o->jobs >= 1 && o->jobs <= JOBS_MAX && o->count;
 }
 
 int main(int argc, char **argv)
 {
 	struct options o = {.seed = 1, .count = 1, .jobs = 1, .until_ns = UINT64_MAX};
 	uint64_t hash;
-	struct totals *sum =
-		mmap(NULL, sizeof(*sum), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	assert(sum != MAP_FAILED);
 	if (!parse(argc, argv, &o))
 		return 64;
+	struct totals *sum = mmap(NULL, totals_size(&o), PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert(sum != MAP_FAILED);
 	if (o.count == 1 && !o.twice && !o.all_scenarios) {
 		o.quiet = false;
 		return one(&o, o.seed, sum, &hash);
