@@ -65,6 +65,42 @@ void gw_wait(struct gateway *gw, uint64_t ns, const char *why)
 	co_cond_wait_until(&gw->changed, env_now(gw->sh->env) + ns, why);
 }
 
+/* ---- the lease (G7) ---- */
+
+static void lease_timer(struct env_timer *t)
+{
+	struct gateway *gw = caa_container_of(t, struct gateway, lease);
+
+	if (cluster_lease(gw->sh->cluster))
+		co_cond_broadcast(&gw->leased);
+	else
+		env_timer_set(gw->sh->env, t, env_now(gw->sh->env) + GW_LEASE_LOOK_NS);
+}
+
+void gw_lease_watch(struct gateway *gw)
+{
+	if (!gw->lease.heap_idx)
+		env_timer_set(gw->sh->env, &gw->lease, env_now(gw->sh->env) + GW_LEASE_LOOK_NS);
+}
+
+/* The answer @res is there.  It is held back while we have no lease: another node may have taken
+ * over, and what was read here be old (WHY B7).  When the lease is back nobody has, and the answer
+ * is right as of when it was made, which is after the request came. */
+static int op_answer(struct gw_op *op, int res)
+{
+	struct gateway *gw = op->gw;
+
+	while (res >= 0 && !op->final && !cluster_lease(gw->sh->cluster)) {
+		op->sent = false; /* it is done */
+		if (op_over(op))
+			return -ECANCELED;
+		gw_lease_watch(gw);
+		co_cond_wait(&gw->leased, "lease"); /* ~ */
+	}
+	op->final = res >= 0;
+	return res;
+}
+
 bool gw_epoch_is(const struct gateway *gw, uint32_t e)
 {
 	if (gw->stopping || !gw->view || gw->view->epoch != e)
@@ -383,6 +419,8 @@ static int forward(struct gw_op *op, struct gw_request *r, const struct incarnat
 	 * its connection has ended meanwhile (op_over): the client may have gone on elsewhere. */
 	if (res == -EAGAIN)
 		op->sent = false;
+	else
+		op->final = true;
 	fan_done(&f);
 	if (res == -EAGAIN && !op_over(op))
 		gw_wait(gw, GW_LOOK_NS, "owner"); /* ~ */
@@ -394,7 +432,8 @@ static int forward(struct gw_op *op, struct gw_request *r, const struct incarnat
 static int serve_owned(struct gw_op *op, struct gw_vdi *v, struct gw_request *r)
 {
 	gv_op_begin(v);
-	int res = serve(op, v, r); /* ~ */
+	gv_used(op, v);
+	int res = op_answer(op, serve(op, v, r)); /* ~ */
 	gv_op_end(v);
 	return res;
 }
@@ -469,10 +508,12 @@ static int op_run(struct gw_op *op, struct gw_request *r)
 		if (op_over(op))
 			return -ECANCELED;
 		res = session_wait_closed(op); /* ~ */
+		if (!res && op->client.session > 1 && !op->said && !op->call)
+			res = session_say(op); /* ~ */
 		if (!res)
 			res = route(op, r); /* ~ */
 		if (res != -EAGAIN)
-			return res;
+			return op_answer(op, res); /* ~ */
 		if (op->gw->stopping)
 			return -ECANCELED;
 		/* Part of it may be out at an owner that we are no more: the next one's takeover
@@ -524,6 +565,8 @@ int gw_read_object(struct gw_op *op, uint64_t oid, uint32_t len, struct buf **re
 	op_end(&sub);
 	if (!res)
 		*ret = r.reply;
+	else
+		buf_put(r.reply);
 	return res;
 }
 
@@ -595,8 +638,11 @@ void gateway_conn_closed(struct sheep *sh, const struct gw_client *cl)
 		op_close(op);
 		any = true;
 	}
-	if (any)
-		co_cond_broadcast(&gw->changed);
+	gv_conn_closed(gw, cl->conn_id);
+	if (!any)
+		return;
+	co_cond_broadcast(&gw->changed);
+	co_cond_broadcast(&gw->leased);
 }
 
 void gateway_view(struct sheep *sh, struct view *old, struct view *new_view)
@@ -618,6 +664,7 @@ void gateway_view(struct sheep *sh, struct view *old, struct view *new_view)
 	view_put(before);
 	co_cond_broadcast(&gw->changed);
 	co_cond_broadcast(&gw->idle);
+	co_cond_broadcast(&gw->leased);
 	reclaim_kick(gw);
 	sweep_kick(gw);
 }
@@ -633,6 +680,8 @@ void gateway_vdi_changed(struct sheep *sh, const struct vdi *t)
 		if (v->state == GV_OWNED)
 			log_warn(sh->log, "VDI %06x is not ours any more", t->vid);
 		gv_drop(v);
+	} else if (v && v->state == GV_OWNED && t->clean) {
+		v->dirty = false; /* the takeover is finished (DESIGN 5.6) */
 	}
 	co_cond_broadcast(&gw->changed);
 	if (t->reclaiming)
@@ -679,6 +728,8 @@ int gateway_init(struct sheep *sh)
 	CDS_INIT_LIST_HEAD(&gw->chunks);
 	co_cond_init(&gw->changed);
 	co_cond_init(&gw->idle);
+	co_cond_init(&gw->leased);
+	gw->lease.fn = lease_timer;
 	owner_init(gw);
 	sh->gateway = gw;
 	return 0;
@@ -741,8 +792,10 @@ void gateway_stop(struct sheep *sh)
 		co_cond_broadcast(&v->idle);
 		co_cond_broadcast(&v->flushed);
 	}
+	env_timer_del(gw->sh->env, &gw->lease);
 	co_cond_broadcast(&gw->changed);
 	co_cond_broadcast(&gw->idle);
+	co_cond_broadcast(&gw->leased);
 	while (gw->nr_ops)
 		co_cond_wait(&gw->idle, "gateway stop"); /* ~ */
 }

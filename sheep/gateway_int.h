@@ -15,6 +15,9 @@
  *     coroutine cuts when it leaves: so waits can end while calls are out.
  *  G6 Locks are taken in the order inode object, data object; the base of a copy is read before any
  *     lock is taken.
+ *  G7 Nothing that this node says of itself (as the owner, or from the table) leaves it without its
+ *     lease, asked for when all of the answer is there; a claim serves nothing before the leases of
+ *     all that fell silent are over (DESIGN 4.4, WHY B7).
  * Return values: negative -ECANCELED (send no answer) or -EAGAIN (not the owner any more, or the
  * view moved: look again); else SD_RES_*.
  */
@@ -37,6 +40,12 @@
 #define GW_STUCK_MAX	 3u	       /* such rounds until its replicas are compared */
 #define GW_ROOM_NS	 200000000ull  /* how long a replica's word about its space is believed */
 #define GW_ROOM_ASK	 (16u << 20)   /* room that a replica must have above its reserve */
+#define GW_LEASE_LOOK_NS 25000000ull   /* without a lease: look again */
+/* Handover (DESIGN 5.1): so long only one other gateway's clients have used a VDI */
+#define GW_HANDOVER_NS	     1500000000ull
+#define GW_HANDOVER_IDLE_NS  5000000000ull  /* and a client of ours that is still there has not */
+#define GW_HANDOVER_MAX_NS   60000000000ull /* after handovers that failed */
+#define GW_HANDOVER_DRAIN_NS 300000000ull   /* for what is in work to end, while others wait */
 
 #define IDX_CHUNK     4096u /* index entries in one chunk */
 #define IDX_CHUNKS    (SD_NR_OBJS_MAX / IDX_CHUNK)
@@ -62,6 +71,8 @@ struct gw_op {
 	bool sent;     /* something of it is out: it must be waited for */
 	bool closed;   /* nobody waits for the answer: not to be sent (again) */
 	bool asked;    /* the table was brought up to date for it (CMD_BARRIER) */
+	bool final;    /* the answer may leave: another node's, or given with the lease */
+	bool said;     /* its session is known on the bus */
 };
 
 /* A client with sessions, as this owner knows it (DESIGN 5.1, WHY B6). */
@@ -69,6 +80,10 @@ struct gw_session {
 	struct cds_list_head idle_node, ops;
 	uint64_t client_id, newest;
 	uint64_t clear; /* nothing older than this session is left here */
+	uint64_t said;	/* by us on the bus (CMD_SESSION) */
+	uint64_t owned; /* gateway.nr_owned when the bus was last asked for its newest session */
+	bool idle;	/* on idle_sessions */
+	bool saying;	/* CMD_SESSION is under way */
 	struct co_cond ended;
 };
 
@@ -89,9 +104,18 @@ struct gw_vdi {
 	uint8_t copies, shift;
 	unsigned nr_ops; /* being served as owner */
 	struct co_cond idle;
+	/* who uses it, for handing it over */
+	bool own_used;	   /* a client of ours, since the last look */
+	bool handing;	   /* its coroutine is there */
+	uint64_t own_conn; /* connection of ours that used it last, while it is there; 0: none */
+	uint64_t own_last; /* when it was last seen that a client of ours had used it */
+	struct incarnation peer; /* the other gateway whose clients use it, */
+	uint64_t peer_since;	 /* and nobody else's since then; 0: nobody's */
+	uint64_t handover_ns;	 /* how long that must be */
 	struct cds_list_head objs;
 	/* flush (DESIGN 5.4) */
 	bool flush_all, flushing, index_cached;
+	bool cached, caching; /* CMD_CACHED was applied; is under way */
 	uint64_t flush_want, flush_done;
 	struct co_cond flushed;
 	uint64_t unflushed[GW_WORDS]; /* members of gateway.view with answered cached writes */
@@ -212,6 +236,9 @@ struct gateway {
 	struct gw_room *room;				/* by member of @view */
 	struct env_timer retry;
 	bool retry_armed;
+	uint64_t nr_owned;     /* generations that began here */
+	struct co_cond leased; /* the lease is back, or the end */
+	struct env_timer lease;
 	bool draining;	/* no background work */
 	bool releasing; /* no claims, nothing new is served as owner */
 	bool stopping;
@@ -236,11 +263,16 @@ void op_end(struct gw_op *op);
 co_fn void gw_wait(struct gateway *gw, uint64_t ns, const char *why);
 /* Is @e the owner's own epoch, and no newer view known here? */
 bool gw_epoch_is(const struct gateway *gw, uint32_t e);
+/* Look now and then whether the lease is back (gateway.leased). */
+void gw_lease_watch(struct gateway *gw);
 /* Read through the gateway for ourselves; a new buffer on SD_RES_SUCCESS. */
 co_fn int gw_read_object(struct gw_op *op, uint64_t oid, uint32_t len, struct buf **ret);
 
 /* ---- session.c ---- */
 
+/* At the client's gateway, before anything of a reconnected client is served: the bus hears of its
+ * session, once.  0, -ECANCELED: the client has gone on elsewhere, SD_RES_NO_MEM. */
+co_fn int session_say(struct gw_op *op);
 /* At the owner: 0 when @op may go on, or -ECANCELED, or SD_RES_NO_MEM. */
 co_fn int session_enter(struct gw_op *op);
 void session_leave(struct gw_op *op);
@@ -260,8 +292,17 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty);
 void gv_drop(struct gw_vdi *v);
 /* Send CLAIM, once at a time; -EAGAIN: look again. */
 co_fn int gv_claim(struct gw_op *op, struct gw_vdi *v);
-/* Stop admitting, let what is in work end until @until, flush, RELEASE. */
-co_fn void gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until);
+/* Stop admitting, let what is in work end until @until, flush, RELEASE.  False: RELEASE was not
+ * sent; the state is still GV_RELEASING. */
+co_fn bool gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until);
+/* A client of this node, or of another gateway, uses @v through @op: whose it is, and should it
+ * be handed over?  No yield. */
+void gv_used(struct gw_op *op, struct gw_vdi *v);
+/* A connection of a client of this node is closed. */
+void gv_conn_closed(struct gateway *gw, uint64_t conn_id);
+/* Before a cached write of this generation is answered: the machine knows that there are some.  0,
+ * -EAGAIN, -ECANCELED. */
+co_fn int gv_say_cached(struct gw_op *op, struct gw_vdi *v);
 /* May I/O of this generation run now?  0, -EAGAIN. */
 static inline bool gv_usable(const struct gw_vdi *v)
 {

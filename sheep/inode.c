@@ -154,6 +154,8 @@ static int header_change(struct gw_op *op, struct gw_vdi *v, uint64_t off, uint6
 	int r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
 	if (r < 0 || (cmd.result != SD_RES_SUCCESS && v->gone)) {
 		op->sent = false;
+		if (!op_over(op))
+			gw_wait(gw, GW_LOOK_NS, "header"); /* ~ it passes, or we are out */
 		return gw->stopping ? -ECANCELED : -EAGAIN;
 	}
 	return cmd.result;

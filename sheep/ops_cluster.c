@@ -137,12 +137,23 @@ static bool uses_locks(const struct sheep *sh)
 	return cluster_params(sh->cluster)->flags & SD_CLUSTER_USE_LOCK;
 }
 
-uint32_t op_lock_vdi(struct request *rq)
+/* Who opens it now was told nothing that is lost (DESIGN 5.4).  When it does not work out the next
+ * flush fails once, which is safe. */
+static void cache_forget(struct request *rq)
+{
+	struct cmd cmd = {.type = CMD_CACHE_LOST, .vid = rq->rsp.vdi.vdi_id, .on = false};
+	const struct vdi *v = cluster_vdi(rq->sh->cluster, cmd.vid);
+
+	if (v && v->cache_lost)
+		cluster_cmd(rq, &cmd); /* ~ */
+}
+
+static uint32_t lock_vdi(struct request *rq)
 {
 	struct cmd cmd = {.type = CMD_VDI_LOCK, .lock_type = rq->req.vdi.type};
 
 	if (!uses_locks(rq->sh))
-		return op_get_vdi_info(rq);
+		return op_get_vdi_info(rq); /* ~ */
 	if (rq->req.vdi.type > 1)
 		return SD_RES_INVALID_PARMS;
 	uint32_t res = names_get(rq, &cmd);
@@ -153,6 +164,15 @@ uint32_t op_lock_vdi(struct request *rq)
 		rq->rsp.vdi.copies = cmd.ret_copies;
 		rq->rsp.vdi.block_size_shift = cmd.ret_shift;
 	}
+	return res;
+}
+
+uint32_t op_lock_vdi(struct request *rq)
+{
+	uint32_t res = lock_vdi(rq); /* ~ */
+
+	if (res == SD_RES_SUCCESS)
+		cache_forget(rq); /* ~ */
 	return res;
 }
 

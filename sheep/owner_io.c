@@ -509,8 +509,12 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 	struct gateway *gw = op->gw;
 	struct gw_vdi *v = o->v;
 	struct gw_write *w;
-	int r = write_check(op, o, io);
+	int r = 0;
 
+	if (!io->durable && !v->cached && !op->internal)
+		r = gv_say_cached(op, v); /* ~ */
+	if (!r)
+		r = write_check(op, o, io);
 	if (r)
 		return r;
 	w = write_new(gw);
@@ -697,9 +701,11 @@ static int flush_lost(struct gw_op *op, struct gw_vdi *v)
 	struct cmd cmd = {.type = CMD_CACHE_LOST, .vid = v->vid, .gen = v->gen, .on = false};
 	int r = cluster_do(op->gw->sh->cluster, &cmd); /* ~ */
 
-	if (r < 0)
-		return op->gw->stopping ? -ECANCELED : -EAGAIN;
-	return SD_RES_EIO;
+	if (r == 0 && !v->gone)
+		return SD_RES_EIO;
+	if (!op_over(op))
+		gw_wait(op->gw, GW_LOOK_NS, "cache lost"); /* ~ */
+	return op_over(op) ? -ECANCELED : -EAGAIN;
 }
 
 int owner_flush(struct gw_op *op, struct gw_vdi *v)

@@ -81,6 +81,7 @@ static void heal_co(void *arg)
 	co_range_unlock(&lock);
 	o->healing = false;
 	op_end(&op);
+	gv_op_end(o->v);
 	obj_put(o);
 }
 
@@ -92,8 +93,10 @@ static void obj_heal(struct gw_obj *o)
 		return;
 	o->healing = true;
 	o->refs++;
+	gv_op_begin(o->v); /* it is not released before */
 	if (!co_start(gw->sh->sched, heal_co, o, "heal")) {
 		o->healing = false;
+		gv_op_end(o->v);
 		o->refs--; /* the caller has one */
 	}
 }

@@ -5,6 +5,11 @@
  * forwarded, must not take effect after something newer.  So a request of session s+1 is served
  * only when nothing of older sessions is left here that was sent, and from then nothing older is
  * let in. What was not sent yet looks at op_over() before it takes a version, and leaves.
+ *
+ * A new owner has not seen the clients of the one before.  So the gateway of a client that has
+ * reconnected says its session on the bus before it serves anything of it; that is in the order
+ * before whatever the old owner served of it, and so before the claim of the next one, which asks
+ * the machine for the newest session of each client that it meets.
  */
 #include "config.h"
 
@@ -17,6 +22,7 @@
 
 static void session_free(struct gateway *gw, struct gw_session *s)
 {
+	assert(s->idle);
 	cds_list_del(&s->idle_node);
 	map_del(&gw->sessions, s->client_id);
 	gw->nr_sessions--;
@@ -31,6 +37,22 @@ static void sessions_trim(struct gateway *gw)
 						      idle_node));
 }
 
+static void session_busy(struct gw_session *s)
+{
+	if (s->idle)
+		cds_list_del(&s->idle_node);
+	s->idle = false;
+}
+
+static void session_unbusy(struct gateway *gw, struct gw_session *s)
+{
+	if (s->idle || s->saying || !cds_list_empty(&s->ops))
+		return;
+	s->idle = true;
+	cds_list_add_tail(&s->idle_node, &gw->idle_sessions);
+}
+
+/* A new one is idle. */
 static struct gw_session *session_get(struct gateway *gw, uint64_t client_id)
 {
 	struct gw_session *s = map_get(&gw->sessions, client_id);
@@ -47,9 +69,63 @@ static struct gw_session *session_get(struct gateway *gw, uint64_t client_id)
 	s->client_id = client_id;
 	CDS_INIT_LIST_HEAD(&s->ops);
 	co_cond_init(&s->ended);
-	cds_list_add_tail(&s->idle_node, &gw->idle_sessions);
 	gw->nr_sessions++;
+	session_unbusy(gw, s);
 	return s;
+}
+
+/* One CMD_SESSION in flight for each client. */
+static void say(struct gw_op *op, struct gw_session *s)
+{
+	struct gateway *gw = op->gw;
+	struct cmd cmd = {
+		.type = CMD_SESSION,
+		.gen = op->client.client_id,
+		.size = op->client.session,
+	};
+
+	s->saying = true;
+	session_busy(s);
+	int r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
+	if (r == 0 && cmd.result == SD_RES_SUCCESS) {
+		if (s->said < cmd.size)
+			s->said = cmd.size;
+	} else if (!op_over(op)) {
+		gw_wait(gw, GW_LOOK_NS, "session"); /* ~ it passes, or we are out */
+	}
+	s->saying = false;
+	session_unbusy(gw, s);
+	co_cond_broadcast(&gw->changed);
+}
+
+int session_say(struct gw_op *op)
+{
+	struct gateway *gw = op->gw;
+	struct gw_session *s;
+	uint64_t known;
+
+	for (;;) {
+		if (op_over(op))
+			return -ECANCELED;
+		s = session_get(gw, op->client.client_id);
+		if (!s)
+			return SD_RES_NO_MEM;
+		if (s->said == op->client.session)
+			break;
+		known = cluster_session(gw->sh->cluster, op->client.client_id);
+		if (known > op->client.session)
+			return -ECANCELED; /* the client has moved on */
+		if (known == op->client.session) {
+			s->said = known;
+		} else if (s->saying) {
+			gw_wait(gw, GW_LOOK_NS, "session"); /* ~ */
+		} else {
+			say(op, s); /* ~ */
+		}
+	}
+	sessions_trim(gw);
+	op->said = true;
+	return 0;
 }
 
 static bool older_left(const struct gw_session *s, uint64_t session)
@@ -74,13 +150,18 @@ int session_enter(struct gw_op *op)
 	s = session_get(gw, op->client.client_id);
 	if (!s)
 		return SD_RES_NO_MEM;
+	if (s->owned != gw->nr_owned) { /* others may have served it since */
+		uint64_t known = cluster_session(gw->sh->cluster, op->client.client_id);
+		if (s->newest < known)
+			s->newest = known;
+		s->owned = gw->nr_owned;
+	}
 	if (PLANTED(no_session))
 		s->clear = UINT64_MAX;
 	else if (op->client.session < s->newest)
 		return -ECANCELED; /* refused: the client has moved on */
 	s->newest = op->client.session;
-	if (cds_list_empty(&s->ops))
-		cds_list_del(&s->idle_node); /* in use */
+	session_busy(s);
 	cds_list_add_tail(&op->ses_node, &s->ops);
 	op->ses = s;
 	sessions_trim(gw);
@@ -104,8 +185,7 @@ void session_leave(struct gw_op *op)
 	op->ses = NULL;
 	cds_list_del(&op->ses_node);
 	co_cond_broadcast(&s->ended);
-	if (cds_list_empty(&s->ops))
-		cds_list_add_tail(&s->idle_node, &op->gw->idle_sessions);
+	session_unbusy(op->gw, s);
 }
 
 /* Is something of a closed connection without session still out, to the same VDI? */

@@ -63,9 +63,12 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
 	if (v->state == GV_NONE)
 		v->refs++;
 	v->state = GV_OWNED;
+	v->gw->nr_owned++;
 	v->gen = gen;
 	v->seq = 0;
 	v->dirty = dirty;
+	v->cached = t->cached; /* what the owner before left */
+	v->handover_ns = GW_HANDOVER_NS;
 	/* The view in which the owner before us is gone, at least: an answer of an older epoch says
 	 * nothing about what that owner's last writes will still do (DESIGN 5.6, WHY A). */
 	v->min_epoch = cluster_epoch(c);
@@ -111,8 +114,28 @@ void gv_drop(struct gw_vdi *v)
 	gv_put(v);
 }
 
+/* Somebody fell silent and may think that he is the owner still: nothing is served before his lease
+ * is over (DESIGN 4.4, WHY B7).  A CREATE needs no such wait: its vid had no owner. */
+static void claim_wait(struct gw_vdi *v)
+{
+	struct gateway *gw = v->gw;
+	uint64_t at;
+
+	while (!v->gone && !gw->stopping &&
+	       (at = cluster_serve_after(gw->sh->cluster)) > env_now(gw->sh->env))
+		co_cond_wait_until(&gw->changed, at, "a silent member's lease"); /* ~ */
+}
+
+/* Is the generation still ours by the table? */
+static bool claim_holds(const struct gw_vdi *v, uint64_t gen)
+{
+	const struct vdi *t = cluster_vdi(v->gw->sh->cluster, v->vid);
+
+	return t && t->owned && t->gen == gen && inc_eq(&t->owner, &v->gw->sh->self.inc);
+}
+
 /* One CLAIM in flight for each VDI.  When cluster_do() returns the answer is durable here: only
- * then is the generation used in a version (WHY B15). */
+ * then is the generation used in a version (WHY B15).  All of the VDI wait until it serves. */
 int gv_claim(struct gw_op *op, struct gw_vdi *v)
 {
 	struct gateway *gw = v->gw;
@@ -123,9 +146,11 @@ int gv_claim(struct gw_op *op, struct gw_vdi *v)
 	v->state = GV_CLAIMING;
 	v->refs++;
 	r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
+	if (r == 0 && cmd.result == SD_RES_SUCCESS)
+		claim_wait(v); /* ~ */
 	if (!v->gone) {
 		v->state = GV_NONE;
-		if (r == 0 && cmd.result == SD_RES_SUCCESS)
+		if (r == 0 && cmd.result == SD_RES_SUCCESS && claim_holds(v, cmd.ret_gen))
 			gv_own(v, cmd.ret_gen, cmd.ret_dirty);
 		co_cond_broadcast(&gw->changed);
 		gv_put(v);
@@ -180,10 +205,11 @@ void gv_op_end(struct gw_vdi *v)
 
 /* Stop admitting when RELEASE is sent, not when it is delivered (WHY A): from GV_RELEASING on
  * nothing new is served. */
-void gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until)
+bool gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until)
 {
 	struct gateway *gw = v->gw;
 	struct cmd cmd = {.type = CMD_RELEASE, .vid = v->vid, .gen = v->gen};
+	bool sent = false;
 
 	assert(v->state == GV_OWNED);
 	v->state = GV_RELEASING;
@@ -195,10 +221,121 @@ void gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until)
 		/* Clean: takeover finished, everything flushed (WHY B15, DESIGN 5.1). */
 		bool flushed = owner_flush(op, v) == SD_RES_SUCCESS; /* ~ */
 		cmd.clean = flushed && !v->dirty && !v->nr_ops;
-		if (!v->gone && !gw->stopping && cluster_do(gw->sh->cluster, &cmd) == 0) /* ~ */
+		sent = !v->gone && !gw->stopping;
+		if (sent && cluster_do(gw->sh->cluster, &cmd) == 0) /* ~ */
 			gv_drop(v);
 	}
 	gv_put(v);
+	return sent;
+}
+
+/* ---- cached writes (DESIGN 5.4) ---- */
+
+int gv_say_cached(struct gw_op *op, struct gw_vdi *v)
+{
+	struct gateway *gw = v->gw;
+	struct cmd cmd = {.type = CMD_CACHED, .vid = v->vid, .gen = v->gen};
+
+	while (!v->cached) {
+		if (op_over(op))
+			return -ECANCELED;
+		if (v->gone)
+			return -EAGAIN;
+		if (v->caching) {
+			gw_wait(gw, GW_LOOK_NS, "cached"); /* ~ */
+			continue;
+		}
+		v->caching = true;
+		int r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
+		v->cached = r == 0 && cmd.result == SD_RES_SUCCESS;
+		bool deleted = r == 0 && cmd.result == SD_RES_NO_VDI;
+		if (!v->cached && !deleted && !v->gone && !gw->stopping)
+			gw_wait(gw, GW_LOOK_NS, "cached"); /* ~ */
+		v->caching = false;
+		co_cond_broadcast(&gw->changed);
+		if (deleted)
+			return 0; /* write_check() says so */
+	}
+	return v->gone ? -EAGAIN : 0;
+}
+
+/* ---- handover (DESIGN 5.1) ---- */
+
+/* Clients notice nothing but a pause: what comes meanwhile waits, and is then sent to the node that
+ * has claimed the VDI.  What is cached is flushed before, while requests are served. */
+static void handover_co(void *arg)
+{
+	struct gw_vdi *v = arg;
+	struct gateway *gw = v->gw;
+	struct gw_op op;
+	bool done = false;
+
+	op_begin_internal(gw, &op, v->vid);
+	if (owner_flush(&op, v) == SD_RES_SUCCESS && v->state == GV_OWNED && !gw->draining) {
+		log_info(gw->sh->log, "handing over VDI %06x: another node's clients use it",
+			 v->vid);
+		done = gv_release(&op, v, env_now(gw->sh->env) + GW_HANDOVER_DRAIN_NS); /* ~ */
+		if (!done && !v->gone && !gw->stopping && !gw->releasing)
+			v->state = GV_OWNED; /* something in work does not end */
+	}
+	if (!done) {
+		v->peer_since = 0;
+		v->handover_ns = 2 * v->handover_ns < GW_HANDOVER_MAX_NS ? 2 * v->handover_ns
+									 : GW_HANDOVER_MAX_NS;
+	}
+	v->handing = false;
+	co_cond_broadcast(&gw->changed);
+	op_end(&op);
+	gv_put(v);
+}
+
+static void handover_start(struct gw_vdi *v)
+{
+	if (v->handing || v->gw->draining || v->dirty) /* the sweep makes it clean first */
+		return;
+	v->handing = true;
+	v->refs++;
+	if (!co_start(v->gw->sh->sched, handover_co, v, "handover")) {
+		v->handing = false;
+		v->refs--; /* the caller has one */
+	}
+}
+
+/* Only one other gateway uses it, and none of ours: then it had better be the owner.  With several
+ * others it stays where it is, whoever of them uses it more. */
+void gv_used(struct gw_op *op, struct gw_vdi *v)
+{
+	if (op->internal)
+		return;
+	if (!op->call) {
+		v->own_used = true;
+		if (op->client.conn_id)
+			v->own_conn = op->client.conn_id;
+		return;
+	}
+	uint64_t now = env_now(v->gw->sh->env);
+	if (v->own_used) {
+		v->own_used = false;
+		v->own_last = now;
+		v->peer_since = 0;
+	}
+	if (!v->peer_since || !inc_eq(&v->peer, &op->from)) {
+		v->peer = op->from;
+		v->peer_since = now;
+	} else if (now - v->peer_since >= v->handover_ns &&
+		   (!v->own_conn || now - v->own_last >= GW_HANDOVER_IDLE_NS)) {
+		handover_start(v);
+	}
+}
+
+void gv_conn_closed(struct gateway *gw, uint64_t conn_id)
+{
+	struct gw_vdi *v;
+	size_t pos = 0;
+
+	while ((v = map_next(&gw->vdis, &pos, NULL)))
+		if (v->own_conn == conn_id)
+			v->own_conn = 0;
 }
 
 /* ---- objects ---- */

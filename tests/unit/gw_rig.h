@@ -12,6 +12,11 @@
 #define SHIFT  20u
 #define OBJLEN (1u << SHIFT)
 
+static inline bool inc_same(const struct incarnation *a, const struct incarnation *b)
+{
+	return a->start == b->start && !__builtin_memcmp(a->uuid, b->uuid, sizeof(a->uuid));
+}
+
 struct rig;
 struct cluster {
 	struct rig *rig;
@@ -44,6 +49,9 @@ struct node {
 	bool late_epoch;	      /* its answers name the epoch in which they leave */
 	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward, nr_list;
 	uint32_t last_write_epoch;
+	bool no_lease;
+	uint64_t serve_after;
+	unsigned do_fails;	   /* so many commands fail for want of memory */
 	struct cds_list_head held; /* messages that wait for something */
 	uint64_t persisted_gen;
 };
@@ -82,7 +90,8 @@ struct rig {
 	unsigned delay_us;		/* at most */
 	unsigned list_max;		/* objects in one answer */
 	unsigned dup;			/* one in so many writes comes twice; 0: none */
-	unsigned nr_claims, nr_barriers;
+	unsigned nr_claims, nr_barriers, nr_cached, nr_sessions;
+	struct map sessions; /* client id -> the newest on the bus */
 	uint32_t next_vid;
 	bool mix; /* cluster_do takes its time */
 };

@@ -48,5 +48,16 @@ void sweep_views(void **state);
 void sweep_stuck(void **state);
 void sweep_busy(void **state);
 void stress(void **state);
+void lease(void **state);
+void lease_cow(void **state);
+void claim_waits(void **state);
+void claim_wait_ends(void **state);
+void handover(void **state);
+void handover_not(void **state);
+void handover_stuck(void **state);
+void session_new_owner(void **state);
+void session_said_once(void **state);
+void cached(void **state);
+void commands_fail(void **state);
 
 #endif

@@ -801,6 +801,17 @@ int main(void)
 		cmocka_unit_test(sweep_views),
 		cmocka_unit_test(sweep_stuck),
 		cmocka_unit_test(sweep_busy),
+		cmocka_unit_test(lease),
+		cmocka_unit_test(lease_cow),
+		cmocka_unit_test(claim_waits),
+		cmocka_unit_test(claim_wait_ends),
+		cmocka_unit_test(handover),
+		cmocka_unit_test(handover_not),
+		cmocka_unit_test(handover_stuck),
+		cmocka_unit_test(session_new_owner),
+		cmocka_unit_test(session_said_once),
+		cmocka_unit_test(cached),
+		cmocka_unit_test(commands_fail),
 		cmocka_unit_test(stress),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
