@@ -125,15 +125,17 @@ bool at_rest(struct run *r)
 	return true;
 }
 
-/* Every takeover has ended: no owner, dead or alive, has left anything open (DESIGN 5.6). */
+/* Every takeover has ended (DESIGN 5.6).  What nobody owns is compared when somebody does again. */
 static bool all_clean(struct run *r)
 {
 	const struct vdi *v = NULL;
+	const struct view *view;
 
 	if (!at_rest(r))
 		return false;
+	view = cluster_view(r->node[0].sh->cluster);
 	while ((v = cluster_vdi_next(r->node[0].sh->cluster, v ? v->vid : 0)))
-		if (!v->clean && !v->deleted)
+		if (v->owned && !v->clean && !v->deleted && view_find(view, &v->owner) >= 0)
 			return false;
 	return true;
 }
