@@ -3,8 +3,7 @@
  * drops or tears. */
 #include "config.h"
 
-#include "lib/base/map.h"
-#include "tests/sim/world.h"
+#include "tests/sim/disk.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,172 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE   4096u
-#define SECTOR 512u
-
-struct inode;
-
-struct entry {
-	struct entry *next; /* sorted by name */
-	struct inode *inode;
-	char name[];
-};
-
-enum change { CH_WRITE, CH_ZERO, CH_SIZE };
-
-struct unsynced {
-	struct cds_list_head node;
-	enum change kind;
-	uint64_t nr, off, len; /* nr: the disk's count of changes when it was made */
-	uint8_t *data;
-};
-
-struct image {
-	struct map pages;
-	uint64_t size;
-};
-
-struct inode {
-	uint64_t id;
-	unsigned refs; /* entries, handles, names not yet durable, I/Os */
-	bool dir;
-	struct entry *live, *durable; /* directories */
-	struct image img, old;	      /* files: live and durable */
-	struct cds_list_head unsynced;
-	struct env_file *locker;
-};
-
-struct name_op { /* a change of names that is not durable yet */
-	struct cds_list_head node;
-	struct inode *dir, *dir2, *inode; /* dir2: a rename's target */
-	char *name, *name2;
-	bool add; /* else a removal, or a rename */
-	uint64_t nr;
-};
-
-struct env_file {
-	struct env *env; /* first: env.h */
-	struct cds_list_head node;
-	struct proc *p;
-	struct sim_disk *disk;
-	struct inode *inode;
-};
-
-struct pending {
-	struct pevent pe;
-	struct cds_list_head node;
-	struct sim_disk *disk;
-	struct env_io *io;
-	struct inode *inode;
-	uint64_t nr, off; /* nr: changes made before it was submitted */
-	uint8_t *data;
-	size_t len;
-	bool lost;
-};
-
-struct sim_disk {
-	struct world *w;
-	char name[24];
-	struct inode *root;
-	uint64_t size, used_pages, nr_changes, next_id, stall_until;
-	unsigned errors_per_million, lose_writes;
-	bool full;
-	struct cds_list_head name_ops, files, pending;
-	/* disk_rot() */
-	struct inode *rotten;
-	uint64_t rotten_key;
-	unsigned rotten_at;
-	uint8_t rotten_bit, rotten_page[PAGE];
-};
-
-/* ---- images ---- */
-
-static void image_done(struct image *im)
-{
-	size_t pos = 0;
-	void *page;
-
-	while ((page = map_next(&im->pages, &pos, NULL)))
-		free(page);
-	map_done(&im->pages);
-	map_init(&im->pages);
-}
-
-static uint8_t *image_page(struct image *im, uint64_t nr, bool make)
-{
-	uint8_t *page = map_get(&im->pages, nr + 1);
-
-	if (!page && make) {
-		page = calloc(1, PAGE);
-		assert(page && map_set(&im->pages, nr + 1, page) == 0);
-	}
-	return page;
-}
-
-/* @data NULL: zeros. */
-static void image_write(struct image *im, uint64_t off, const uint8_t *data, uint64_t len)
-{
-	if (data && off + len > im->size)
-		im->size = off + len;
-	while (len) {
-		uint64_t in = off % PAGE, n = PAGE - in < len ? PAGE - in : len;
-		uint8_t *page = image_page(im, off / PAGE, data != NULL);
-		if (page && data)
-			memcpy(page + in, data, n);
-		else if (page)
-			memset(page + in, 0, n);
-		off += n;
-		len -= n;
-		if (data)
-			data += n;
-	}
-}
-
-static void image_read(struct image *im, uint64_t off, uint8_t *buf, uint64_t len)
-{
-	while (len) {
-		uint64_t in = off % PAGE, n = PAGE - in < len ? PAGE - in : len;
-		const uint8_t *page = image_page(im, off / PAGE, false);
-		if (page)
-			memcpy(buf, page + in, n);
-		else
-			memset(buf, 0, n);
-		off += n;
-		len -= n;
-		buf += n;
-	}
-}
-
-static void image_resize(struct image *im, uint64_t size)
-{
-	if (size < im->size) {
-		uint64_t first = (size + PAGE - 1) / PAGE, last = (im->size + PAGE - 1) / PAGE;
-		image_write(im, size, NULL, first * PAGE - size);
-		for (uint64_t nr = first; nr < last; nr++)
-			free(map_del(&im->pages, nr + 1));
-	}
-	im->size = size;
-}
-
-static void image_copy(struct image *to, const struct image *from)
-{
-	size_t pos = 0;
-	uint64_t key;
-	void *page;
-
-	image_done(to);
-	while ((page = map_next(&from->pages, &pos, &key))) {
-		void *copy = malloc(PAGE);
-		assert(copy);
-		memcpy(copy, page, PAGE);
-		assert(map_set(&to->pages, key, copy) == 0);
-	}
-	to->size = from->size;
-}
-
 /* ---- inodes and names ---- */
 
-static void unsynced_free(struct unsynced *u)
+void unsynced_free(struct unsynced *u)
 {
 	cds_list_del(&u->node);
 	free(u->data);
@@ -191,15 +27,13 @@ static struct inode *inode_new(struct sim_disk *d, bool dir)
 	assert(n);
 	n->id = ++d->next_id;
 	n->dir = dir;
-	map_init(&n->img.pages);
-	map_init(&n->old.pages);
+	image_init(&n->img);
+	image_init(&n->old);
 	CDS_INIT_LIST_HEAD(&n->unsynced);
 	return n;
 }
 
-static void entries_free(struct entry **list);
-
-static void inode_put(struct inode *n)
+void inode_put(struct inode *n)
 {
 	assert(n->refs);
 	if (--n->refs)
@@ -238,7 +72,7 @@ static void entry_del(struct entry **list, const char *name)
 	free(e);
 }
 
-static void entry_set(struct entry **list, const char *name, struct inode *n)
+void entry_set(struct entry **list, const char *name, struct inode *n)
 {
 	struct entry *e = malloc(sizeof(*e) + strlen(name) + 1), **at;
 
@@ -252,13 +86,13 @@ static void entry_set(struct entry **list, const char *name, struct inode *n)
 	*at = e;
 }
 
-static void entries_free(struct entry **list)
+void entries_free(struct entry **list)
 {
 	while (*list)
 		entry_del(list, (*list)->name);
 }
 
-static void name_op_apply(struct name_op *op)
+void name_op_apply(struct name_op *op)
 {
 	if (op->add) {
 		entry_set(&op->dir->durable, op->name, op->inode);
@@ -271,7 +105,7 @@ static void name_op_apply(struct name_op *op)
 	}
 }
 
-static void name_op_free(struct name_op *op)
+void name_op_free(struct name_op *op)
 {
 	cds_list_del(&op->node);
 	inode_put(op->dir);
@@ -319,42 +153,57 @@ static void names_sync(struct sim_disk *d, struct inode *dir, uint64_t upto)
 
 /* ---- file contents ---- */
 
-static void change_apply(struct image *im, const struct unsynced *u)
+void change_apply(struct image *im, const struct unsynced *u)
 {
 	switch (u->kind) {
 	case CH_WRITE: image_write(im, u->off, u->data, u->len); break;
-	case CH_ZERO: image_write(im, u->off, NULL, u->len); break;
+	case CH_ZERO: image_punch(im, u->off, u->len); break;
 	case CH_SIZE: image_resize(im, u->off); break;
 	}
 }
 
-static void change(struct sim_disk *d, struct inode *n, enum change kind, uint64_t off,
-		   const uint8_t *data, uint64_t len)
+void change(struct sim_disk *d, struct inode *n, enum change kind, uint64_t off, uint8_t *data,
+	    uint64_t len)
 {
-	struct unsynced *u = calloc(1, sizeof(*u));
+	struct unsynced *u = malloc(sizeof(*u));
 
 	assert(u);
-	*u = (struct unsynced){.kind = kind, .off = off, .len = len, .nr = ++d->nr_changes};
-	if (data) {
-		u->data = malloc(len ? len : 1);
-		assert(u->data);
-		memcpy(u->data, data, len);
-	}
+	*u = (struct unsynced){
+		.kind = kind, .off = off, .len = len, .nr = ++d->nr_changes, .data = data};
 	cds_list_add_tail(&u->node, &n->unsynced);
 	d->used_pages -= n->img.pages.nr;
 	change_apply(&n->img, u);
 	d->used_pages += n->img.pages.nr;
 }
 
+/* The pages that @u changed become durable as they are now: nothing is copied. */
+static void change_share(struct inode *n, const struct unsynced *u)
+{
+	if (u->kind == CH_SIZE) {
+		image_resize(&n->old, u->off);
+		image_copy_range(&n->old, &n->img, u->off, 1);
+	} else {
+		image_copy_range(&n->old, &n->img, u->off, u->len);
+	}
+}
+
 static void file_sync(struct inode *n, uint64_t upto)
 {
 	struct unsynced *u, *next;
 
+	if (cds_list_empty(&n->unsynced))
+		return;
+	bool all = cds_list_entry(n->unsynced.prev, struct unsynced, node)->nr <= upto;
 	cds_list_for_each_entry_safe (u, next, &n->unsynced, node)
 		if (u->nr <= upto) {
-			change_apply(&n->old, u);
+			if (all)
+				change_share(n, u);
+			else
+				change_apply(&n->old, u);
 			unsynced_free(u);
 		}
+	if (all)
+		n->old.size = n->img.size;
 }
 
 static void tree_sync(struct inode *n, uint64_t upto)
@@ -405,7 +254,7 @@ static struct env_file *handle_new(struct proc *p, struct sim_disk *d, struct in
 	return f;
 }
 
-static void handle_close(struct env_file *f)
+void handle_close(struct env_file *f)
 {
 	if (f->inode->locker == f)
 		f->inode->locker = NULL;
@@ -526,7 +375,7 @@ static int64_t do_stat(struct env_io *io, struct sim_disk *d, struct inode *n)
 	return 0;
 }
 
-static bool no_room(struct sim_disk *d, uint64_t len)
+bool no_room(struct sim_disk *d, uint64_t len)
 {
 	return d->full || d->used_pages * PAGE + len > d->size;
 }
@@ -538,8 +387,10 @@ static int64_t do_write(struct pending *q)
 
 	if (no_room(d, q->len))
 		return -ENOSPC;
-	if (!q->lost)
+	if (!q->lost) {
 		change(d, q->inode, CH_WRITE, io->off, q->data, q->len);
+		q->data = NULL;
+	}
 	if (io->flags & ENV_IO_DSYNC)
 		file_sync(q->inode, d->nr_changes);
 	return (int64_t)q->len;
@@ -612,7 +463,7 @@ static int64_t carry_out(struct pending *q)
 	return -ENOSYS;
 }
 
-static void pending_free(struct pending *q)
+void pending_free(struct pending *q)
 {
 	cds_list_del(&q->node);
 	if (q->inode)
@@ -628,8 +479,11 @@ static void completed(struct pevent *pe)
 	struct world *w = d->w;
 	struct proc *p = pe->p;
 	struct env_io *io = q->io;
+	uint8_t head[64] = {0}; /* of what is written, for the trace */
 
 	w->running = NULL; /* the disk's own memory */
+	if (q->data)
+		memcpy(head, q->data, q->len < sizeof(head) ? q->len : sizeof(head));
 	if (d->errors_per_million && (io->op == ENV_IO_READ || io->op == ENV_IO_WRITE) &&
 	    prng_chance(&w->rnd_disk, d->errors_per_million, 1000000)) {
 		world_fault(w, FAULT_IO_ERROR);
@@ -639,7 +493,7 @@ static void completed(struct pevent *pe)
 	}
 	fold(w, &io->result, sizeof(io->result));
 	if (io->op == ENV_IO_WRITE)
-		fold(w, q->data, q->len < 64 ? q->len : 64);
+		fold(w, head, q->len < sizeof(head) ? q->len : sizeof(head));
 	pending_free(q);
 	p->nr_ios--;
 	w->running = p;
@@ -662,6 +516,34 @@ static uint64_t duration(struct sim_disk *d, const struct env_io *io)
 	}
 }
 
+static size_t iov_len(const struct env_io *io)
+{
+	size_t len = 0;
+
+	for (int i = 0; i < io->iovcnt; i++)
+		len += io->iov[i].iov_len;
+	return len;
+}
+
+/* A copy of what is written, NULL when it is zeros (a new journal is megabytes of them). */
+static uint8_t *iov_data(const struct env_io *io, size_t len)
+{
+	bool zeros = true;
+
+	for (int i = 0; zeros && i < io->iovcnt; i++) {
+		const uint8_t *p = io->iov[i].iov_base;
+		size_t n = io->iov[i].iov_len;
+		zeros = !n || (!*p && !memcmp(p, p + 1, n - 1));
+	}
+	if (zeros)
+		return NULL;
+	uint8_t *data = malloc(len);
+	assert(data);
+	for (size_t i = 0, at = 0; i < (size_t)io->iovcnt; at += io->iov[i++].iov_len)
+		memcpy(data + at, io->iov[i].iov_base, io->iov[i].iov_len);
+	return data;
+}
+
 void disk_submit(struct proc *p, struct env_io *io)
 {
 	struct sim_disk *d = p->disk;
@@ -679,12 +561,8 @@ void disk_submit(struct proc *p, struct env_io *io)
 	if (q->inode)
 		q->inode->refs++;
 	if (io->op == ENV_IO_WRITE) {
-		for (int i = 0; i < io->iovcnt; i++)
-			q->len += io->iov[i].iov_len;
-		q->data = malloc(q->len ? q->len : 1);
-		assert(q->data);
-		for (size_t i = 0, at = 0; i < (size_t)io->iovcnt; at += io->iov[i++].iov_len)
-			memcpy(q->data + at, io->iov[i].iov_base, io->iov[i].iov_len);
+		q->len = iov_len(io);
+		q->data = iov_data(io, q->len);
 		q->lost = d->lose_writes && prng_chance(&w->rnd_disk, d->lose_writes, 1000000);
 	}
 	cds_list_add_tail(&q->node, &d->pending);
@@ -697,166 +575,7 @@ void disk_submit(struct proc *p, struct env_io *io)
 	w->running = p;
 }
 
-/* ---- deaths and faults ---- */
-
-/* What a dead process had submitted is still done, or not. */
-void disk_proc_died(struct sim_disk *d, struct proc *p)
-{
-	struct pending *q, *nq;
-	struct env_file *f, *nf;
-
-	cds_list_for_each_entry_safe (q, nq, &d->pending, node) {
-		if (q->pe.p != p)
-			continue;
-		pevent_del(&q->pe);
-		if (q->data && !q->lost && q->inode && !no_room(d, q->len) &&
-		    prng_chance(&d->w->rnd_disk, 1, 2))
-			change(d, q->inode, CH_WRITE, q->off, q->data, q->len);
-		p->nr_ios--;
-		pending_free(q);
-	}
-	cds_list_for_each_entry_safe (f, nf, &d->files, node)
-		if (f->p == p)
-			handle_close(f);
-}
-
-/* Some sectors of the write are on the disk, some are not. */
-static void tear(struct sim_disk *d, struct inode *n, const struct unsynced *u)
-{
-	for (uint64_t at = 0; at < u->len; at += SECTOR) {
-		uint64_t k = u->len - at < SECTOR ? u->len - at : SECTOR;
-		if (prng_chance(&d->w->rnd_disk, 1, 2))
-			image_write(&n->old, u->off + at, u->data + at, k);
-	}
-}
-
-static void file_cut(struct sim_disk *d, struct inode *n)
-{
-	struct prng *r = &d->w->rnd_disk;
-	struct unsynced *u, *next;
-
-	cds_list_for_each_entry_safe (u, next, &n->unsynced, node) {
-		unsigned fate = (unsigned)prng_in(r, 0, 9);
-		if (fate < 4) {
-			change_apply(&n->old, u);
-		} else if (fate < 6 && u->kind == CH_WRITE) {
-			world_fault(d->w, FAULT_TORN);
-			tear(d, n, u);
-		}
-		unsynced_free(u);
-	}
-	image_copy(&n->img, &n->old);
-}
-
-static void tree_cut(struct sim_disk *d, struct inode *n)
-{
-	if (!n->dir) {
-		file_cut(d, n);
-		d->used_pages += n->img.pages.nr;
-		return;
-	}
-	entries_free(&n->live);
-	for (struct entry *e = n->durable; e; e = e->next)
-		entry_set(&n->live, e->name, e->inode);
-	for (struct entry *e = n->durable; e; e = e->next)
-		tree_cut(d, e->inode);
-}
-
-void disk_power_cut(struct sim_disk *d)
-{
-	struct name_op *op, *next;
-	bool keep = true;
-
-	assert(cds_list_empty(&d->files) && cds_list_empty(&d->pending));
-	cds_list_for_each_entry_safe (op, next, &d->name_ops, node) {
-		keep = keep && prng_chance(&d->w->rnd_disk, 2, 3);
-		if (keep)
-			name_op_apply(op);
-		name_op_free(op);
-	}
-	d->used_pages = 0;
-	tree_cut(d, d->root);
-}
-
-void disk_set_stall(struct sim_disk *d, uint64_t until)
-{
-	d->stall_until = until;
-}
-
-void disk_set_errors(struct sim_disk *d, unsigned per_million)
-{
-	d->errors_per_million = per_million;
-}
-
-void disk_set_full(struct sim_disk *d, bool full)
-{
-	d->full = full;
-}
-
-/* Files named like objects (16 hex digits) rot; the journal and the rest have checksums of their
- * own kind. */
-static void rot_candidates(struct inode *n, struct inode **list, unsigned *nr, unsigned max)
-{
-	for (struct entry *e = n->live; e; e = e->next) {
-		if (e->inode->dir)
-			rot_candidates(e->inode, list, nr, max);
-		else if (strlen(e->name) == 16 && strspn(e->name, "0123456789abcdef") == 16 &&
-			 cds_list_empty(&e->inode->unsynced) && e->inode->img.pages.nr && *nr < max)
-			list[(*nr)++] = e->inode;
-	}
-}
-
-bool disk_rot(struct sim_disk *d, struct prng *r)
-{
-	struct inode *list[256];
-	unsigned nr = 0;
-	uint64_t key;
-	size_t pos = 0;
-	uint8_t *page, *old;
-
-	if (d->rotten)
-		return false;
-	rot_candidates(d->root, list, &nr, 256);
-	if (!nr)
-		return false;
-	struct inode *n = list[prng_in(r, 0, nr - 1)];
-	for (uint64_t skip = prng_in(r, 0, n->img.pages.nr - 1); skip; skip--)
-		map_next(&n->img.pages, &pos, &key);
-	page = map_next(&n->img.pages, &pos, &key);
-	old = page ? map_get(&n->old.pages, key) : NULL;
-	if (!old)
-		return false;
-	unsigned at = (unsigned)prng_in(r, 0, PAGE - 1), bit = 1u << prng_in(r, 0, 7);
-	page[at] ^= (uint8_t)bit;
-	old[at] ^= (uint8_t)bit;
-	n->refs++;
-	d->rotten = n;
-	d->rotten_key = key;
-	d->rotten_at = at;
-	d->rotten_bit = (uint8_t)bit;
-	memcpy(d->rotten_page, page, PAGE);
-	return true;
-}
-
-static void unrot(struct image *im, const struct sim_disk *d)
-{
-	uint8_t *page = map_get(&im->pages, d->rotten_key);
-
-	if (page && !memcmp(page, d->rotten_page, PAGE))
-		page[d->rotten_at] ^= d->rotten_bit;
-}
-
-/* Nobody may have noticed: what is rotten still is good again, so that it is never the only copy.
- */
-void disk_unrot(struct sim_disk *d)
-{
-	if (!d->rotten)
-		return;
-	unrot(&d->rotten->img, d);
-	unrot(&d->rotten->old, d);
-	inode_put(d->rotten);
-	d->rotten = NULL;
-}
+/* ---- birth and end ---- */
 
 struct sim_disk *disk_new(struct world *w, const char *name, uint64_t size)
 {
