@@ -259,10 +259,14 @@ struct cluster_conf {
 };
 /* Load the persisted state, open the bus, send the join.  Returns when this node was admitted, or
  * waits for others (*waiting_for = malloc'ed sentence naming them), or was refused (-EPERM, *err
- * says why).  *ret is set before the first hook is called.  On failure nothing is left (*ret is
- * NULL), unless hooks were called already: then hooks.out is, and 0 returned. */
+ * says why), or has to try anew as another incarnation (-EAGAIN).  *ret is set before the first
+ * hook is called.  On failure nothing is left (*ret is NULL), unless hooks were called already:
+ * then hooks.out is, and 0 returned. */
 co_fn int cluster_start(struct co_sched *s, const struct cluster_conf *conf, struct cluster **ret,
 			char **waiting_for, char **err);
+/* After hooks.out: does the cluster refuse this node for what it is?  Else it may come back at
+ * once, as a new incarnation. */
+bool cluster_refused(const struct cluster *c);
 /* End waits in cluster_do, now and from now on (-ENOTCONN): who sends is about to be taken down.
  * The bus may be silent for long, or a name be in creation elsewhere.  No yield. */
 void cluster_hangup(struct cluster *c);

@@ -584,7 +584,29 @@ static int dec_lobby(struct dec *d, struct lobby *l)
 	return 0;
 }
 
-void cs_encode(const struct cs *s, struct enc *e)
+static void enc_members(struct enc *e, const struct cs *s)
+{
+	enc_u32(e, s->nr_members);
+	for (unsigned i = 0; i < s->nr_members; i++)
+		enc_member(e, &s->members[i]);
+	enc_u32(e, s->nr_start);
+	for (unsigned i = 0; i < s->nr_start; i++) {
+		enc_bytes(e, s->start[i].uuid, sizeof(s->start[i].uuid));
+		enc_addr(e, &s->start[i].addr);
+	}
+	enc_u32(e, s->nr_lobby);
+	for (unsigned i = 0; i < s->nr_lobby; i++)
+		enc_lobby(e, s->lobby[i]);
+}
+
+static void enc_session(struct enc *e, const struct cs_session *x)
+{
+	enc_u64(e, x->client);
+	enc_u64(e, x->session);
+	enc_u64(e, x->pos);
+}
+
+static void enc_head(struct enc *e, const struct cs *s)
 {
 	enc_u32(e, CLUSTER_STATE_VERSION);
 	enc_u64(e, s->params.ctime);
@@ -601,29 +623,53 @@ void cs_encode(const struct cs *s, struct enc *e)
 	enc_u64(e, s->gen);
 	enc_u64(e, s->last_time);
 	enc_u64(e, s->silent);
+}
+
+void cs_encode(const struct cs *s, struct enc *e)
+{
+	enc_head(e, s);
 	enc_u32(e, s->nr_hist);
 	for (unsigned i = 0; i < s->nr_hist; i++)
 		enc_hist(e, s->hist[i], i ? s->hist[i - 1] : NULL);
-	enc_u32(e, s->nr_members);
-	for (unsigned i = 0; i < s->nr_members; i++)
-		enc_member(e, &s->members[i]);
-	enc_u32(e, s->nr_start);
-	for (unsigned i = 0; i < s->nr_start; i++) {
-		enc_bytes(e, s->start[i].uuid, sizeof(s->start[i].uuid));
-		enc_addr(e, &s->start[i].addr);
-	}
-	enc_u32(e, s->nr_lobby);
-	for (unsigned i = 0; i < s->nr_lobby; i++)
-		enc_lobby(e, s->lobby[i]);
+	enc_members(e, s);
 	enc_u32(e, s->nr_vdis);
 	for (unsigned i = 0; i < s->nr_vdis; i++)
 		enc_vdi(e, s->vdis[i]);
 	enc_u32(e, s->nr_sessions);
-	for (unsigned i = 0; i < s->nr_sessions; i++) {
-		enc_u64(e, s->sessions[i].client);
-		enc_u64(e, s->sessions[i].session);
-		enc_u64(e, s->sessions[i].pos);
+	for (unsigned i = 0; i < s->nr_sessions; i++)
+		enc_session(e, &s->sessions[i]);
+}
+
+/* Which of @nr belong to that round: from *@from, how many. */
+static unsigned sample(unsigned nr, uint64_t round, unsigned *from)
+{
+	unsigned parts = (nr + CLUSTER_SAMPLE - 1) / CLUSTER_SAMPLE;
+
+	*from = parts ? (unsigned)(round % parts) * CLUSTER_SAMPLE : 0;
+	return nr - *from < CLUSTER_SAMPLE ? nr - *from : CLUSTER_SAMPLE;
+}
+
+void cs_encode_sample(const struct cs *s, uint64_t round, struct enc *e)
+{
+	const struct hist *h = cs_newest(s);
+	unsigned from, n;
+
+	enc_head(e, s);
+	enc_u32(e, s->nr_hist);
+	if (h) {
+		enc_u32(e, h->epoch);
+		enc_bytes(e, h->name, sizeof(h->name));
+		enc_u64(e, h->time);
 	}
+	enc_members(e, s);
+	enc_u32(e, s->nr_vdis);
+	n = sample(s->nr_vdis, round, &from);
+	for (unsigned i = from; i < from + n; i++)
+		enc_vdi(e, s->vdis[i]);
+	enc_u32(e, s->nr_sessions);
+	n = sample(s->nr_sessions, round, &from);
+	for (unsigned i = from; i < from + n; i++)
+		enc_session(e, &s->sessions[i]);
 }
 
 static void dec_params(struct dec *d, struct cs *s)

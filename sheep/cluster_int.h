@@ -17,6 +17,7 @@
 #define CLUSTER_STATE_VERSION 2u
 #define CLUSTER_LOBBY_MAX     (2u * SD_MEMBERS_MAX) /* nodes on the bus, refused ones included */
 #define CLUSTER_SESSIONS      4096u		    /* clients whose newest session is known */
+#define CLUSTER_SAMPLE	      256u		    /* VDIs, sessions in one hash */
 #define CLUSTER_CHUNK	      (256u << 10)	    /* of a state in transfer */
 #define CLUSTER_STATE_MAX     (1ull << 30)	    /* encoded state */
 #define CLUSTER_MSG_HEADER    10u		    /* version, type, id */
@@ -268,6 +269,13 @@ void cs_vdi_free_all(struct cs *s);
 
 /* cluster_codec.c */
 void cs_encode(const struct cs *s, struct enc *e);
+/* A sample of it for comparing nodes: all but the VDIs, the sessions and the older history, and
+ * some of those, others for each @round.  Cheap however large the state is. */
+void cs_encode_sample(const struct cs *s, uint64_t round, struct enc *e);
+static inline bool cs_sample_is_all(const struct cs *s)
+{
+	return s->nr_vdis <= CLUSTER_SAMPLE && s->nr_sessions <= CLUSTER_SAMPLE;
+}
 /* -EBADMSG, -ENOMEM; -EPROTO: of another CLUSTER_STATE_VERSION */
 int cs_decode(const void *p, size_t len, struct cs **ret);
 void msg_begin(struct enc *e, enum cmd_type type, uint64_t id);

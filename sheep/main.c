@@ -31,6 +31,11 @@
 #define MMAP_THRESHOLD (256 << 10)
 #define ALT_STACK      (64u << 10)
 #define START_MSG_MAX  4096u
+/* A daemon that lost the cluster comes back after that long; twice that the next time, and so on.
+ */
+#define AGAIN_MIN_NS  100000000ull
+#define AGAIN_MAX_NS  5000000000ull
+#define AGAIN_WELL_NS 60000000000ull /* it ran for so long: from the beginning */
 
 struct process {
 	struct sheep_options opt;
@@ -42,6 +47,9 @@ struct process {
 	int start_fd; /* pipe to the process that waits for our start; -1: none */
 	int pid_fd;
 	char *start_msg;
+	struct env_timer again;
+	uint64_t again_ns, started_at;
+	bool told_to_stop, came_back; /* SIGTERM; not the first start */
 	uint8_t alt_stack[ALT_STACK]; /* of the crash handler, for as long as the process lives */
 	bool start_failed;
 };
@@ -97,7 +105,14 @@ static void on_signal(int fd, void *arg)
 		}
 		p->watchdog.fn = on_watchdog;
 		env_timer_set(p->env, &p->watchdog, env_now(p->env) + STOP_WITHIN_NS);
-		sheep_exit(&p->sh, 0, "SIGTERM");
+		p->told_to_stop = true;
+		if (p->again.heap_idx) { /* between two lives */
+			env_timer_del(p->env, &p->again);
+			p->sh.exit_status = 0;
+			env_linux_stop(p->env);
+		} else {
+			sheep_exit(&p->sh, 0, "SIGTERM");
+		}
 	}
 }
 
@@ -234,19 +249,54 @@ static void raise_nofile(struct log *log)
 
 /* ---- life ---- */
 
+static void start_again(struct process *p)
+{
+	uint64_t now = env_now(p->env);
+
+	if (now - p->started_at > AGAIN_WELL_NS || !p->again_ns)
+		p->again_ns = AGAIN_MIN_NS;
+	log_notice(p->sh.log, "coming back as a new incarnation in %llu ms",
+		   (unsigned long long)(p->again_ns / 1000000));
+	env_timer_set(p->env, &p->again, now + p->again_ns);
+	p->again_ns = p->again_ns * 2 < AGAIN_MAX_NS ? p->again_ns * 2 : AGAIN_MAX_NS;
+}
+
 static void on_stopped(struct sheep *sh)
 {
 	struct process *p = sh->arg;
 
+	if (sh->again && !p->told_to_stop)
+		start_again(p);
+	else
+		env_linux_stop(p->env);
+}
+
+static void start_failed(struct process *p)
+{
+	log_err(p->sh.log, "%s", p->start_msg ? p->start_msg : "cannot start");
+	/* Once up, a daemon does not give up because the cluster is away for a while. */
+	if ((p->sh.again || (p->came_back && p->sh.off_bus)) && !p->told_to_stop) {
+		free(p->start_msg);
+		p->start_msg = NULL;
+		start_again(p);
+		return;
+	}
+	p->start_failed = true;
+	p->sh.exit_status = 1;
 	env_linux_stop(p->env);
 }
 
 static void start_co(void *arg)
 {
 	struct process *p = arg;
-	int r = sheep_start(&p->sh, &p->start_msg); /* ~ */
 
-	if (r == 0 && (r = write_pidfile(p)) < 0) {
+	p->started_at = env_now(p->env);
+	int r = sheep_start(&p->sh, &p->start_msg); /* ~ */
+	if (r < 0) {
+		start_failed(p);
+		return;
+	}
+	if (p->pid_fd < 0 && (r = write_pidfile(p)) < 0) {
 		free(p->start_msg);
 		p->start_msg = str_printf("Cannot write the pid file %s: %s", p->opt.pidfile,
 					  strerror(-r));
@@ -254,16 +304,32 @@ static void start_co(void *arg)
 		sheep_exit(&p->sh, 1, "no pid file");
 		return; /* the reason is told once the daemon has stopped */
 	}
-	if (r < 0) {
-		log_err(p->sh.log, "%s", p->start_msg ? p->start_msg : "cannot start");
-		p->start_failed = true;
-		p->sh.exit_status = 1;
-		env_linux_stop(p->env);
-		return;
-	}
 	if (chdir(p->opt.dir) < 0) /* cores land there */
 		log_warn(p->sh.log, "cannot change to %s: %m", p->opt.dir);
-	start_done(p, false, p->start_msg);
+	if (!p->came_back)
+		start_done(p, false, p->start_msg);
+	p->came_back = true;
+	free(p->start_msg);
+	p->start_msg = NULL;
+}
+
+static void init_sheep(struct process *p)
+{
+	p->sh = (struct sheep){.conf = &p->opt.conf,
+			       .env = p->sh.env,
+			       .sched = p->sh.sched,
+			       .log = p->sh.log,
+			       .stopped = on_stopped,
+			       .arg = p};
+}
+
+static void on_again(struct env_timer *t)
+{
+	struct process *p = caa_container_of(t, struct process, again);
+
+	init_sheep(p);
+	if (!co_start(p->sh.sched, start_co, p, "start"))
+		env_timer_set(p->env, t, env_now(p->env) + AGAIN_MAX_NS);
 }
 
 static int open_log(struct process *p)
@@ -301,9 +367,8 @@ static int open_env(struct process *p)
 
 static void run(struct process *p)
 {
-	p->sh.conf = &p->opt.conf;
-	p->sh.stopped = on_stopped;
-	p->sh.arg = p;
+	init_sheep(p);
+	p->again.fn = on_again;
 	p->start_failed = true;
 	if (open_log(p) < 0 || open_env(p) < 0)
 		return;

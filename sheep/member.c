@@ -70,10 +70,18 @@ void event_free(struct event *ev)
 	free(ev);
 }
 
+/* May it take somebody out of the membership?  (Then the naming of a heartbeat that is ordered
+ * behind it counts only when it was applied: DESIGN 4.4.) */
+static bool is_fence(const struct event *ev)
+{
+	return ev->is_view || (ev->len > 1 && ev->data[1] == CMD_ACCUSE);
+}
+
 static void event_push(struct cluster *c, struct event *ev)
 {
 	c->queue_bytes += ev->len + sizeof(*ev);
 	cds_list_add_tail(&ev->node, &c->queue);
+	c->fences += is_fence(ev);
 	if (c->queue_bytes > QUEUE_MAX)
 		member_fail(c, str_printf("This node is too slow for the cluster"));
 	co_event_set(&c->work);
@@ -119,6 +127,9 @@ static void on_message(void *arg, const struct incarnation *from, const void *ms
 	struct cluster *c = arg;
 
 	if (c->is_out || c->stopping)
+		return;
+	if (lease_heartbeat(c, from, msg, len, !c->busy && cds_list_empty(&c->queue),
+			    c->fences == c->fences_done))
 		return;
 	struct event *ev = calloc(1, sizeof(*ev) + len);
 	if (!ev) {
@@ -180,7 +191,7 @@ int member_apply(struct cluster *c, struct cs *s, const struct event *ev, struct
 
 /* ---- what follows from an event ---- */
 
-static void send_cmd(struct cluster *c, struct cmd *cmd)
+void member_send_cmd(struct cluster *c, struct cmd *cmd)
 {
 	struct enc e = {0};
 
@@ -200,7 +211,7 @@ static void send_acks(struct cluster *c)
 			continue;
 		struct cmd cmd = {.type = CMD_ADMIT_ACK, .target = l->j.m.inc};
 		l->ack_sent = true;
-		send_cmd(c, &cmd);
+		member_send_cmd(c, &cmd);
 	}
 }
 
@@ -219,7 +230,7 @@ static void member_speak(struct cluster *c, const struct cs_out *out)
 	xfer_speak(c);
 	if (out->epoch && out->guess && sp == self) {
 		struct cmd cmd = {.type = CMD_EPOCH_TIME, .snapid = cs_newest(c->s)->epoch};
-		send_cmd(c, &cmd);
+		member_send_cmd(c, &cmd);
 	}
 	if (self->refused)
 		member_refused(c, cs_refusal_text(c->s, self));
@@ -316,6 +327,7 @@ static void run_hooks(struct cluster *c, struct cs_out *out)
 
 void member_act(struct cluster *c, struct cs_out *out)
 {
+	lease_applied(c, out);
 	if (out->format)
 		c->flags |= ES_WIPE;
 	if (c->s->live && !c->logged) {
@@ -371,7 +383,11 @@ static void run_one(struct cluster *c, const struct event *ev)
 	struct dec d = {.p = ev->data, .end = ev->data + ev->len};
 	struct msg_head h;
 
-	if (member_apply(c, c->s, ev, &reply, &out) == 0) {
+	int r = member_apply(c, c->s, ev, &reply, &out);
+	c->fences_done += is_fence(ev);
+	if (r == 0) {
+		if (!ev->is_view)
+			lease_heartbeat(c, &ev->from, ev->data, ev->len, true, true);
 		if (!ev->is_view && msg_decode(&d, &h) && h.type == CMD_JOIN)
 			xfer_serve(c, &ev->from);
 		view_time(c, &reply);
@@ -442,8 +458,11 @@ static void runner(void *arg)
 			co_event_wait(&c->work); /* ~ */
 			continue;
 		}
+		c->busy = true;
 		if (!c->s) {
-			xfer_unsynced(c, event_pop(c)); /* ~ */
+			struct event *ev = event_pop(c);
+			c->fences_done += is_fence(ev);
+			xfer_unsynced(c, ev); /* ~ */
 		} else if (c->s->live) {
 			run_batch(c); /* ~ */
 		} else {
@@ -452,6 +471,7 @@ static void runner(void *arg)
 			run_one(c, ev); /* ~ */
 			event_free(ev);
 		}
+		c->busy = false;
 		if (c->s)
 			status_update(c);
 		co_cond_broadcast(&c->progress);
@@ -604,7 +624,10 @@ static int cluster_open(struct cluster *c, char **err)
 	if (r < 0)
 		return r;
 	c->runner = co_start(c->sched, runner, c, "cluster");
-	return c->runner ? 0 : -ENOMEM;
+	if (!c->runner)
+		return -ENOMEM;
+	lease_start(c);
+	return 0;
 }
 
 static bool someone_missing(const struct cs *s)
@@ -676,6 +699,7 @@ void cluster_stop(struct cluster *c)
 {
 	assert(co_self() != c->runner);
 	c->stopping = true;
+	lease_stop(c);
 	if (c->bus)
 		c->conf.driver->close(TAKE(c->bus, NULL));
 	waiters_fail(c);
@@ -723,7 +747,7 @@ int cluster_start(struct co_sched *s, const struct cluster_conf *conf, struct cl
 		return 0;
 	}
 	if (r == 0) {
-		r = c->refused ? -EPERM : -ENOTCONN;
+		r = c->refused ? -EPERM : c->again ? -EAGAIN : -ENOTCONN;
 		*err = TAKE(c->out_reason, NULL);
 	}
 	*ret = NULL;

@@ -47,6 +47,60 @@ void es_rec_view(struct enc *e, const struct incarnation *present, unsigned nr, 
 void es_rec_message(struct enc *e, const struct incarnation *from, const void *msg, size_t len);
 void es_rec_flags(struct enc *e, unsigned flags);
 
+/* ---- member_lease.c: heartbeats, this node's lease, who hangs ---- */
+
+#define LEASE_SENT	64u		  /* own heartbeats whose time of sending is known */
+#define LEASE_PLACES	8u		  /* places of the order whose hash is known */
+#define LEASE_REPORTS	4u		  /* and of each other node */
+#define LEASE_SOON_NS	2000000ull	  /* a heartbeat before its time: somebody is new */
+#define LEASE_SLACK	4u		  /* times what this node itself came late lately... */
+#define LEASE_SLACK_MAX (3 * SD_EXPEL_NS) /* ...is added to the time to accuse, at most that */
+
+/* The state's hash right after heartbeat @number of the speaker, at @pos (DESIGN 4.2). */
+struct lease_place {
+	uint64_t pos, number, hash;
+};
+
+struct lease_peer { /* a node that has the state; self too */
+	struct incarnation inc;
+	uint64_t heard;	     /* number of its newest heartbeat that was delivered here */
+	uint64_t heard_at;   /* when; or since when we count anew */
+	uint64_t named;	     /* our newest number that it has named */
+	uint64_t blamed_at;  /* the peer side hears nothing of it; 0: it does */
+	uint64_t accused_at; /* our last accusation */
+	uint32_t accused_epoch;
+	struct lease_place reports[LEASE_REPORTS];
+	unsigned next_report;
+};
+
+struct lease {
+	struct env_timer tick, soon;
+	uint64_t due;		      /* when the tick should come */
+	uint64_t slack;		      /* how late we came ourselves: decays */
+	uint64_t number;	      /* of our newest heartbeat */
+	uint64_t sent_at[LEASE_SENT]; /* by number % LEASE_SENT */
+	uint64_t named;		      /* our newest one that a quorum has named */
+	uint64_t until;		      /* the lease */
+	uint64_t silent;	      /* cs.silent that serve_after is about */
+	uint64_t serve_after, over_sent_at;
+	unsigned nr, cap;
+	struct lease_peer *peers;
+	uint32_t idx_epoch; /* our index among the members of that epoch */
+	int idx;
+	struct lease_place places[LEASE_PLACES];
+	unsigned next_place;
+};
+
+struct event;
+void lease_start(struct cluster *c);
+void lease_stop(struct cluster *c);
+/* A message of the bus, as it is delivered: true: it was a heartbeat and is done with.  @in_turn:
+ * everything before it was applied.  @settled: everything before it that may expel was. */
+bool lease_heartbeat(struct cluster *c, const struct incarnation *from, const void *msg, size_t len,
+		     bool in_turn, bool settled);
+/* An event was applied to the live state. */
+void lease_applied(struct cluster *c, const struct cs_out *out);
+
 /* ---- the cluster object ---- */
 
 struct event { /* one of the bus, waiting for its turn */
@@ -93,6 +147,7 @@ struct cluster {
 	uint64_t rx_attempt;
 	struct cds_list_head buffer;
 	size_t buffer_bytes;
+	uint64_t rx_at;	   /* when we sent JOIN, or a piece came */
 	struct enc rx;	   /* the state that is arriving */
 	uint32_t rx_chunk; /* next one */
 	struct enc offer;  /* another's better state that is arriving */
@@ -107,6 +162,10 @@ struct cluster {
 	/* events and commands */
 	struct cds_list_head queue;
 	size_t queue_bytes;
+	bool busy; /* the runner: with an event */
+	/* events that may change who is a member: arrived, applied */
+	uint64_t fences, fences_done;
+	struct lease lease;
 	struct co_event work;
 	struct co *runner;
 	struct cds_list_head waiters;
@@ -118,6 +177,7 @@ struct cluster {
 	bool started; /* cluster_start() has returned 0 */
 	bool hooked;  /* a hook was called */
 	bool stopping, is_out, out_told, refused;
+	bool again;   /* out, but only this incarnation */
 	bool hung_up; /* cluster_hangup() */
 	char *out_reason;
 };
@@ -131,6 +191,7 @@ void member_fail_errno(struct cluster *c, const char *what, int err);
 void member_refused(struct cluster *c, char *reason);
 /* Send the message in @e and free it. */
 void member_send(struct cluster *c, struct enc *e);
+void member_send_cmd(struct cluster *c, struct cmd *cmd);
 void event_free(struct event *ev);
 /* One event onto @s; fatal errors end this node. */
 int member_apply(struct cluster *c, struct cs *s, const struct event *ev, struct cmd *reply,
@@ -140,7 +201,10 @@ co_fn void member_act(struct cluster *c, struct cs_out *out);
 
 /* member_xfer.c: the state on its way to others */
 
+#define XFER_AGAIN_NS 2000000000ull /* no piece of the state for so long: JOIN again */
 void xfer_join(struct cluster *c);
+/* While we have no state, now and then: who should have sent it may have been expelled. */
+void xfer_tick(struct cluster *c);
 /* An event while we have no state.  Uses it up. */
 co_fn void xfer_unsynced(struct cluster *c, struct event *ev);
 /* A JOIN was applied: send the joiner the state as of now, if that is our part. */

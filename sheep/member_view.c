@@ -188,23 +188,14 @@ uint32_t cluster_lookup(const struct cluster *c, const char name[256], const cha
 	return res;
 }
 
-bool cluster_lease(const struct cluster *c)
-{
-	return !c->is_out;
-}
-
-uint64_t cluster_serve_after(const struct cluster *c)
-{
-	return 0;
-}
-
-void cluster_accuse(struct cluster *c, const struct incarnation *who)
-{
-}
-
 uint64_t cluster_session(const struct cluster *c, uint64_t client_id)
 {
 	return cs_session(member_state(c), client_id);
+}
+
+bool cluster_refused(const struct cluster *c)
+{
+	return c->refused;
 }
 
 const struct cluster_params *cluster_params(const struct cluster *c)

@@ -3,10 +3,14 @@
  * A joiner sends JOIN.  The speaker of the group sends it the state as it is right after that JOIN
  * was applied, in pieces; the joiner keeps what is ordered after its JOIN and applies it to that
  * state when the last piece is there.  When a member leaves meanwhile (it may have been the
- * speaker) the joiner sends JOIN again and all of it begins anew. X1 A node founds the group, with
- * what its disk has, only when it is the oldest on the bus and knows that nobody on the bus has the
- * state: so there is one group. X2 While nothing runs, a state newer than the group's is offered by
- * who brought it; all replace theirs where the last piece of it is in the order.
+ * speaker), or nothing comes for a while, the joiner sends JOIN again and all of it begins anew.
+ *
+ *  X1 A node founds the group, with what its disk has, only when it is the oldest on the bus and
+ *     knows that nobody on the bus has the state: so there is one group.
+ *  X2 While nothing runs, a state newer than the group's is offered by who brought it; all replace
+ *     theirs where the last piece of it is in the order.
+ *  X3 A state is taken over only when the group counts its taker among those that have it: what a
+ *     node sent that was expelled before is void.
  */
 #include "config.h"
 
@@ -42,9 +46,18 @@ void xfer_join(struct cluster *c)
 	struct enc e = {0};
 
 	c->join.attempt++;
+	c->rx_at = env_now(c->env);
 	msg_begin(&e, CMD_JOIN, 0);
 	join_encode(&e, &c->join);
 	member_send(c, &e);
+}
+
+void xfer_tick(struct cluster *c)
+{
+	/* Only when our last JOIN is in the order: nobody counts one that is overtaken. */
+	if (!c->s && c->seen_view && !c->is_out && !c->stopping && c->buffering &&
+	    c->rx_attempt == c->join.attempt && env_now(c->env) - c->rx_at > XFER_AGAIN_NS)
+		xfer_join(c);
 }
 
 static bool am_speaker(const struct cluster *c)
@@ -238,10 +251,17 @@ static void take_over(struct cluster *c)
 	}
 	c->buffering = false;
 	buffer_clear(c);
+	const struct lobby *l = r < 0 ? NULL : cs_lobby(s, &c->self.inc);
+	if (r == 0 && (!l || !(l->synced || l->refused))) {
+		/* Who sent it had been expelled before: the group does not know that we have it,
+		 * while others that wait like us think so.  Another incarnation begins anew. */
+		c->again = true;
+		member_fail(c, str_printf("The state of the cluster came from a node that is out"));
+		r = -EAGAIN;
+	}
 	if (r < 0) {
 		cs_free(s);
 	} else {
-		const struct lobby *l = cs_lobby(s, &c->self.inc);
 		uint32_t common;
 		if (l && cs_given_up(s, &l->j, &common))
 			c->flags &= ~ES_HANDLED;
@@ -310,6 +330,7 @@ static bool unsynced_state(struct cluster *c, struct event *ev, const struct sta
 			c->rx.len = 0;
 			c->rx_chunk = 0;
 		}
+		c->rx_at = env_now(c->env);
 		if (m->chunk == c->rx_chunk && c->rx.len + m->len <= CLUSTER_STATE_MAX) {
 			enc_bytes(&c->rx, m->data, m->len);
 			c->rx_chunk++;

@@ -99,10 +99,12 @@ static void sheep_out(void *arg, const char *reason)
 	struct sheep *sh = arg;
 
 	sh->out = true;
+	sh->again = !sh->cluster || !cluster_refused(sh->cluster);
 	log_err(sh->log, "lost the cluster: %s", reason);
 	if (sh->server)
 		server_hangup(sh);
-	sheep_exit(sh, 1, "this node is out of the cluster; start it again to rejoin");
+	sheep_exit(sh, 1,
+		   sh->again ? "this node is out of the cluster" : "the cluster refuses this node");
 }
 
 /* ---- start ---- */
@@ -157,6 +159,7 @@ static int sheep_join(struct sheep *sh, char **msg)
 	memcpy(conf.clean_name, id->clean_name, sizeof(conf.clean_name));
 	int r = cluster_start(sh->sched, &conf, &sh->cluster, &waiting, msg); /* ~ */
 	if (r < 0) {
+		sh->off_bus = r != -EPERM;
 		free(waiting);
 		return r;
 	}
@@ -198,6 +201,8 @@ int sheep_start(struct sheep *sh, char **msg)
 	int r = sheep_open(sh, msg); /* ~ */
 	if (r == 0 && sh->out)
 		r = -ENOTCONN;
+	if (r == -EAGAIN)
+		sh->again = true;
 	if (r < 0) {
 		if (!*msg)
 			*msg = str_printf("Cannot start: %s", strerror(-r));

@@ -57,6 +57,8 @@ struct sheep {
 	bool started;  /* sheep_start() returned 0 */
 	bool exiting;  /* sheep_exit() was called */
 	bool out;      /* off the bus: nothing is drained */
+	bool again; /* out or not in, but welcome as a new incarnation: start again (DESIGN 4.4) */
+	bool off_bus;  /* the cluster could not be joined, and did not say no */
 	bool shutdown; /* an ordered shutdown of the whole cluster */
 	bool joined;   /* a view with this node was applied */
 	int exit_status;
@@ -69,7 +71,8 @@ struct sheep {
 
 /* Start a daemon (sheep.c): opens the store, listens, joins the cluster.  The caller has set conf,
  * env, sched, log, stopped and arg and zeroed the rest.  *msg: a malloc'ed
- * sentence (why it failed, or what it waits for).  Does not daemonize, install signals or touch pid
+ * sentence (why it failed, or what it waits for).  Failed with sh->again: try again, after a while.
+ *  Does not daemonize, install signals or touch pid
  * files: main.c does. */
 co_fn int sheep_start(struct sheep *sh, char **msg);
 /* Stop: leave the cluster, finish what is in flight without error replies, close all.  @clean_mark:

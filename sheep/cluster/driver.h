@@ -49,6 +49,9 @@ struct bus_driver {
 	int (*send)(struct bus *b, const void *msg, size_t len);
 	/* Default address of this node when no -y is given (16 bytes, as struct net_addr.ip). */
 	int (*my_address)(struct bus *b, uint8_t ip[16]);
+	/* The members have agreed that @who is out: take it out of the membership, as one that fell
+	 * silent, if the driver can.  NULL: it cannot.  No yield; no callback from inside. */
+	void (*expel)(struct bus *b, const struct incarnation *who);
 };
 
 /* NULL terminated; sheep/cluster/drivers.c */

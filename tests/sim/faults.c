@@ -139,8 +139,7 @@ static void swarm(struct run *r)
 	for (unsigned i = 0; fault_kinds[i].name; i++) {
 		assert(i < 64);
 		bool on = prng_chance(&p, 1, 2) || all;
-		if (on && r->shape.gap_ns >= fault_kinds[i].gap_ns &&
-		    (r->leases || !fault_kinds[i].lease))
+		if (on && r->shape.gap_ns >= fault_kinds[i].gap_ns)
 			r->kinds |= 1ull << i;
 	}
 	char line[400];

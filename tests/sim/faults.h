@@ -23,7 +23,6 @@ struct kind {
 	uint64_t gap_ns;
 	/* Do it to @n, which runs; false: it cannot be now. */
 	bool (*fn)(struct run *r, struct node *n);
-	bool lease; /* two may think that they are the owner: only with --leases */
 };
 extern const struct kind fault_kinds[]; /* the last one has no name; at most 64 */
 

@@ -35,7 +35,6 @@ struct run {
 	uint64_t kinds; /* of faults: bit i: fault_kinds[i] */
 	bool faults_on;
 	bool no_faults;	   /* --no-faults */
-	bool leases;	   /* --leases */
 	uint64_t until_ns; /* --until: it stops there */
 	/* the administrator: formats, creates */
 	struct proc *admin;

@@ -1,12 +1,11 @@
 /* sim.c - many runs, each of a seed.
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
- *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--leases]
+ *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
  * be the same.  --log (of one seed) tells the story.  --scenario plays a story of stage.h instead,
- * with delays drawn from the seed; `all`: every one of them.  --leases: also faults that a cluster
- * survives by leases only (DESIGN 4.4).
+ * with delays drawn from the seed; `all`: every one of them.
  */
 #include "config.h"
 
@@ -30,7 +29,7 @@
 
 struct options {
 	uint64_t seed, count, until_ns;
-	bool log, no_faults, leases, twice, quiet;
+	bool log, no_faults, twice, quiet;
 	bool first; /* one failure is enough */
 	unsigned jobs;
 	const struct scenario *scenario; /* NULL: a random run */
@@ -111,7 +110,6 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 	r->w.story = o->log ? stdout : NULL;
 	r->until_ns = o->until_ns;
 	r->no_faults = o->no_faults;
-	r->leases = o->leases;
 	r->w.bus = bus_new(&r->w);
 	draw_shape(r);
 	phases(r);
@@ -344,7 +342,6 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'j': o->jobs = (unsigned)atoi(optarg); break;
 		case 'q': o->quiet = true; break;
 		case 'f': o->first = true; break;
-		case 'L': o->leases = true; break;
 		case 'p':
 			if (!plant(optarg))
 				return false;
