@@ -32,6 +32,12 @@ struct heartbeat {
 	const uint8_t *named; /* nr times u64 */
 };
 
+/* The clock goes on while we work: @then may be after a @now that was read earlier. */
+static uint64_t since(uint64_t then, uint64_t now)
+{
+	return now > then ? now - then : 0;
+}
+
 static bool runs(const struct cluster *c)
 {
 	return c->s && c->s->live && !c->is_out && !c->stopping;
@@ -266,7 +272,7 @@ static void say_over(struct cluster *c, uint64_t now)
 	struct lease *ls = &c->lease;
 	unsigned i = 0;
 
-	if (!c->s->silent || now < ls->serve_after || now - ls->over_sent_at < SD_LEASE_NS)
+	if (!c->s->silent || now < ls->serve_after || since(ls->over_sent_at, now) < SD_LEASE_NS)
 		return;
 	while (i < c->s->nr_lobby &&
 	       (!is_watched(c->s->lobby[i]) || cs_member(c->s, &c->s->lobby[i]->j.m.inc) < 0))
@@ -406,7 +412,7 @@ static void accuse(struct cluster *c, struct lease_peer *p, bool guilty, uint64_
 		return;
 	bool stands = l->accused && inc_same(&l->accuser, &c->self.inc);
 	if (guilty == stands ||
-	    (p->accused_at && p->accused_epoch == epoch && now - p->accused_at < SD_LEASE_NS))
+	    (p->accused_at && p->accused_epoch == epoch && since(p->accused_at, now) < SD_LEASE_NS))
 		return;
 	struct cmd cmd = {.type = CMD_ACCUSE, .target = p->inc, .clean = !guilty};
 	p->accused_at = now;
@@ -419,7 +425,7 @@ static bool run_well(struct cluster *c, uint64_t late, uint64_t now)
 {
 	struct lease *ls = &c->lease;
 	const struct lease_peer *self = find(c, &c->self.inc);
-	uint64_t lag = self ? now - self->heard_at : 0;
+	uint64_t lag = self ? since(self->heard_at, now) : 0;
 
 	lag = lag > SD_HEARTBEAT_NS ? lag - SD_HEARTBEAT_NS : 0;
 	ls->slack -= ls->slack / 16;
@@ -456,9 +462,9 @@ static void look_around(struct cluster *c, uint64_t now)
 		struct lease_peer *p = &ls->peers[i];
 		if (inc_same(&p->inc, &c->self.inc))
 			continue;
-		if (p->blamed_at && now - p->blamed_at > 2 * SD_LEASE_NS)
+		if (p->blamed_at && since(p->blamed_at, now) > 2 * SD_LEASE_NS)
 			p->blamed_at = 0; /* it answers again, or there is nothing to ask */
-		accuse(c, p, p->blamed_at || now - p->heard_at > patience, now);
+		accuse(c, p, p->blamed_at || since(p->heard_at, now) > patience, now);
 	}
 }
 
