@@ -16,6 +16,9 @@
 	X(done_unsynced)     /* an object in todo answers a write as done */                       \
 	X(plan_replaced)     /* a new view shortens todo */                                        \
 	X(pull_any_epoch)    /* the source of a pull may be in another epoch */                    \
+	X(pull_notag)	     /* what was pulled in an older epoch is stored */                     \
+	X(first_come)	     /* nobody in sync: whoever answers is believed */                     \
+	X(x_take)	     /* a takeover asks only the replicas in sync */                       \
 	X(no_recheck)	     /* a yield between the check and the journal's queue */               \
 	X(no_wait_absent)    /* nobody absent is waited for */                                     \
 	X(mark_volatile)     /* what is in sync is not durable */                                  \

@@ -161,14 +161,14 @@ static int ask_all(struct lists *l)
 	const struct view *v = l->j->view;
 	int r = 0;
 
-	for (unsigned i = 0; i < v->nr && r == 0; i++) {
+	for (unsigned i = 0; i < v->nr && r == 0 && !PLANTED(first_come); i++) {
 		if ((int)i == v->self)
 			continue;
 		ask_drop(TAKE(l->list[i].ask, NULL));
 		l->list[i] = (struct list){0};
 		r = list_send(l, i);
 	}
-	for (unsigned i = 0; i < v->nr && r == 0; i++) {
+	for (unsigned i = 0; i < v->nr && r == 0 && !PLANTED(first_come); i++) {
 		if ((int)i == v->self)
 			continue;
 		r = ask_wait(l->list[i].ask); /* ~ */
@@ -389,7 +389,7 @@ static int box_rule2(struct lists *l)
 
 static int box_steps(struct lists *l)
 {
-	int src, r = ask_ring(l, &src); /* ~ */
+	int src = -1, r = PLANTED(first_come) ? 0 : ask_ring(l, &src); /* ~ */
 
 	if (r < 0)
 		return r;

@@ -353,7 +353,7 @@ static enum check write_try(struct write_op *op)
 	op->error = 0;
 	if (PLANTED(no_recheck) && v == CHECK_APPLY) {
 		store_put(o);
-		co_sleep(2000000);				     /* ~ */
+		co_sleep(300000000);				     /* ~ */
 		o = store_get(rep->sh->store, op->c->req.oid, true); /* ~ */
 	}
 	if (v == CHECK_APPLY && op->c->req.op == PEER_WRITE) {
@@ -646,7 +646,8 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	while (enter_sync(rep, c, copies, c->req.prev_gen)) { /* ~ */
+	while (PLANTED(x_take) ? enter_epoch(rep, c)
+			       : enter_sync(rep, c, copies, c->req.prev_gen)) { /* ~ */
 		struct obj_info info = {0};
 		struct store_obj *o = store_get(rep->sh->store, oid, false); /* ~ */
 		wait_landed(rep, oid);					     /* ~ R3 */
@@ -654,7 +655,10 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		store_put(o);
 		if (canceled(rep, c))
 			return;
-		if (sync_admit(s, c->req.epoch) || !sync_in(s, oid, sd_hash_oid(oid), copies))
+		bool in = sync_in(s, oid, sd_hash_oid(oid), copies);
+		if (PLANTED(x_take) && !in)
+			info.ver = (struct obj_ver){UINT64_MAX, 0}; /* not asked */
+		if (sync_admit(s, c->req.epoch) || (!in && !PLANTED(x_take)))
 			continue;
 		version_reply(c, &info);
 		return;

@@ -344,7 +344,9 @@ static unsigned batch_take(struct sync *s, struct mark_req **req, struct mark_re
 			break;
 		cds_list_del(&q->node);
 		req[nr] = q;
-		q->result = s->epoch == q->job_epoch ? 0 : -ESTALE;
+		q->result = s->epoch == q->job_epoch || PLANTED(pull_notag) ? 0 : -ESTALE;
+		if (PLANTED(pull_notag) && q->rec.epoch)
+			q->rec.epoch = s->epoch;
 		rec[nr++] = q->rec;
 	}
 	return nr;

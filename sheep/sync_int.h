@@ -22,6 +22,7 @@
 
 #include "lib/base/map.h"
 #include "lib/base/util.h"
+#include "sheep/plant.h"
 #include "sheep/peer.h"
 #include "sheep/sheep.h"
 
@@ -215,6 +216,8 @@ void job_begin(struct sync *s, struct job *j);
 void job_end(struct job *j);
 static inline bool job_over(const struct job *j)
 {
+	if (PLANTED(pull_notag) && j->epoch)
+		return j->s->stopping;
 	return j->s->stopping || !j->epoch || j->s->epoch != j->epoch;
 }
 /* At most @ns; -ETIMEDOUT. */

@@ -554,7 +554,8 @@ int obj_equalize(struct gw_obj *o, struct obj_ver *ver)
 		r = -EAGAIN;
 	if (!r) {
 		cds_list_for_each_entry (k, &f.calls, node)
-			if (!best || state_above(k, best))
+			if (!(PLANTED(x_take) && k->c.rsp.ver_gen == UINT64_MAX) &&
+			    (!best || state_above(k, best)))
 				best = k;
 		r = takeover_settle(o, &f, best); /* ~ */
 	}

@@ -238,6 +238,8 @@ static void op_done(void *arg, int err)
 		      err ? sd_strerror(err) : "answered");
 	if (!err && (op->kind == STEP_WRITE || op->kind == STEP_DISCARD))
 		history_written(op->c->st->h, op->write, w->now);
+	if (op->kind == STEP_FLUSH)
+		history_flush(op->c->st->h, op->start, w->now, !err);
 	w->running = op->c->p;
 }
 
@@ -277,6 +279,7 @@ static struct step *begin(struct cast *c, enum step_kind kind, unsigned block, u
 	if (kind == STEP_WRITE || kind == STEP_DISCARD) {
 		op->value = kind == STEP_WRITE ? ++s->w->next_value : 0;
 		op->write = history_write(s->h, block * BLOCK, nr, op->value, op->start);
+		history_writer(s->h, op->write, (unsigned)(c - s->cast), c->cached);
 		story(s->w, "%s > writes value %llx to block %u", c->name,
 		      (unsigned long long)op->value, block);
 	}

@@ -346,12 +346,12 @@ static bool all_rest(struct stage *s, void *arg)
 {
 	uint64_t hash = 0;
 
+	for (unsigned i = 0; i < s->nr_nodes; i++)
+		if (!s->node[i].p)
+			node_start(&s->node[i]);
 	for (unsigned i = 0; i < s->nr_nodes; i++) {
 		struct node *n = &s->node[i];
-		const struct view *v;
-		if (!n->p)
-			node_start(n);
-		v = view_of(n);
+		const struct view *v = view_of(n);
 		if (!v || n->sh->exiting || v->nr != s->nr_nodes || !sync_at_rest(n->sh) ||
 		    cluster_status(n->sh->cluster) != CLUSTER_RUNNING)
 			return false;

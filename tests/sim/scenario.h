@@ -1,0 +1,22 @@
+/* scenario.h - the stories of scenario.c. */
+#ifndef TESTS_SIM_SCENARIO_H
+#define TESTS_SIM_SCENARIO_H
+
+#include "tests/sim/stage.h"
+
+/* scenario_sync.c */
+void answers_are_void(struct stage *s);
+void todo_is_not_done(struct stage *s);
+void todo_is_not_read(struct stage *s);
+void todo_stays_todo(struct stage *s);
+void pull_waits_for_source(struct stage *s);
+void pull_of_old_epoch(struct stage *s);
+void checked_again_at_the_journal(struct stage *s);
+void old_connection_is_void(struct stage *s);
+void surplus_is_kept(struct stage *s);
+void absent_may_know_more(struct stage *s);
+void higher_is_not_better(struct stage *s);
+void all_have_answered(struct stage *s);
+void takeover_compares(struct stage *s);
+
+#endif
