@@ -666,6 +666,79 @@ static void watches(void **state)
 	env_linux_unwatch(NULL);
 }
 
+/* ---- a turn with much to do ---- */
+
+static unsigned ran_before_timer, ran;
+static bool gone_off;
+
+static void work_20ms(void)
+{
+	uint64_t end = env_now(env) + 20 * MSEC;
+
+	while (env_now(env) < end)
+		;
+	ran++;
+}
+
+static void on_slow_watch(int fd, void *arg)
+{
+	char c;
+
+	assert_int_equal(read(fd, &c, 1), 1);
+	work_20ms();
+}
+
+static void on_slow_defer(struct env_defer *d)
+{
+	work_20ms();
+}
+
+static void on_due(struct env_timer *t)
+{
+	gone_off = true;
+	ran_before_timer = ran;
+}
+
+/* What becomes due while a turn has many callbacks to call waits for a slice, not for all of them.
+ */
+static void timer_in_busy_turn(bool sockets)
+{
+	enum { N = 16 };
+	int p[N][2];
+	struct env_watch *w[N];
+	struct env_defer d[N];
+	struct env_timer t = {.fn = on_due};
+
+	ran = ran_before_timer = 0;
+	gone_off = false;
+	for (int i = 0; i < N; i++) {
+		d[i] = (struct env_defer){.fn = on_slow_defer};
+		if (!sockets) {
+			env_defer(env, &d[i]);
+			continue;
+		}
+		assert_int_equal(pipe(p[i]), 0);
+		assert_non_null(w[i] = env_linux_watch(env, p[i][0], on_slow_watch, NULL));
+		assert_int_equal(write(p[i][1], "x", 1), 1);
+	}
+	env_timer_set(env, &t, env_now(env) + 50 * MSEC);
+	env_linux_turn(env, 0);
+	assert_true(gone_off);
+	assert_true(ran_before_timer >= 1 && ran_before_timer <= 5);
+	assert_int_equal(ran, N);
+	for (int i = 0; sockets && i < N; i++) {
+		env_linux_unwatch(w[i]);
+		close(p[i][0]);
+		close(p[i][1]);
+	}
+}
+
+static void busy_turn(void **state)
+{
+	timer_in_busy_turn(true);
+	timer_in_busy_turn(false);
+}
+
 static void on_flag(struct env_defer *d)
 {
 	many_left++;
@@ -736,9 +809,9 @@ static void stop_early(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(clocks), T(timers_many), T(timer_past), T(timer_exact),
-		T(defers), T(disk),	   T(disk_full),  T(jobs),
-		T(lazy),   T(watches),	   T(nested),	  T(stop_early),
+		T(clocks), T(timers_many), T(timer_past), T(timer_exact), T(defers),
+		T(disk),   T(disk_full),   T(jobs),	  T(lazy),	  T(watches),
+		T(nested), T(stop_early),  T(busy_turn),
 	};
 	return cmocka_run_group_tests_name("env", tests, NULL, NULL);
 }
