@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "lib/base/crc.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 #include "sheep/sync_int.h"
 
@@ -111,16 +112,17 @@ static bool canceled(const struct replica *rep, struct peer_call *c)
 static bool enter_epoch(struct replica *rep, struct peer_call *c)
 {
 	for (;;) {
-		if (canceled(rep, c))
+		if (canceled(rep, c) && MARKED(rep_void_epoch))
 			return false;
 		int r = sync_admit(rep->sh->sync, c->req.epoch);
 		if (r == 0)
 			return true;
-		if (r == -ESTALE) {
+		if (r == -ESTALE && MARKED(rep_req_old)) {
 			c->rsp.result = SD_RES_OLD_NODE_VER;
 			c->rsp.epoch = rep->sh->sync->refuse;
 			return false;
 		}
+		MARK(rep_req_hold);
 		co_cond_wait(&rep->changed, "epoch"); /* ~ held until the view arrives */
 	}
 }
@@ -128,11 +130,11 @@ static bool enter_epoch(struct replica *rep, struct peer_call *c)
 /* Result of a wait for an object to be in sync.  True: look again. */
 static bool waited(struct peer_call *c, int r)
 {
-	if (r == -ENOMEM)
+	if (r == -ENOMEM && MARKED(rep_sync_nomem))
 		c->rsp.result = SD_RES_NO_MEM;
-	else if (r == -EINVAL)
+	else if (r == -EINVAL && MARKED(rep_not_mine))
 		c->rsp.result = SD_RES_INVALID_PARMS; /* not ours in this epoch */
-	else if (r == -ECANCELED)
+	else if (r == -ECANCELED && MARKED(rep_sync_void))
 		c->error = -ECANCELED;
 	else
 		return true;
@@ -171,7 +173,7 @@ static void wait_landed(struct replica *rep, uint64_t oid)
 		found = false;
 		cds_list_for_each_entry (l, &rep->landing, node)
 			found |= l->oid == oid;
-		if (found)
+		if (found && MARKED(rep_lands_first))
 			co_cond_wait(&rep->landed, "writes to land"); /* ~ */
 	} while (found);
 }
@@ -180,6 +182,7 @@ static void wait_landed(struct replica *rep, uint64_t oid)
  * nothing and leave (DESIGN 5.2, WHY B14). */
 static void store_broken(struct replica *rep, struct peer_call *c, int r)
 {
+	MARK(rep_store_broken);
 	log_err(rep->sh->log, "object %016" PRIx64 ": cannot write: %s", c->req.oid, strerror(-r));
 	c->error = -ECANCELED;
 	sheep_exit(rep->sh, 1, "the store cannot take a write");
@@ -192,10 +195,11 @@ static void store_full(struct replica *rep, struct peer_call *c)
 	uint64_t now = env_now(rep->sh->env);
 
 	c->rsp.result = SD_RES_NO_SPACE;
+	MARK(rep_full);
 	if (!rep->full_since) {
 		rep->full_since = now;
 		log_err(rep->sh->log, "the disk is full");
-	} else if (now - rep->full_since > FULL_NS) {
+	} else if (now - rep->full_since > FULL_NS && MARKED(rep_full_leave)) {
 		sheep_exit(rep->sh, 1, "the disk is full");
 	}
 }
@@ -230,7 +234,7 @@ static void room_leave(struct replica *rep, uint64_t oid, struct held *h)
 		return;
 	h->room = NULL;
 	cds_list_del(&h->node);
-	if (cds_list_empty(&room->held)) {
+	if (cds_list_empty(&room->held) && MARKED(rep_room_empty)) {
 		map_del(&rep->rooms, oid);
 		free(room);
 		return;
@@ -254,6 +258,7 @@ static void room_fail(struct held *h)
 	if (!h->room)
 		return;
 	cds_list_for_each_entry (o, &h->room->held, node) {
+		MARK(rep_room_fail);
 		o->failed = o != h;
 		co_cond_broadcast(&o->turn);
 	}
@@ -292,30 +297,31 @@ static enum check write_check(struct replica *rep, struct peer_call *c, uint8_t 
 	struct obj_info info;
 
 	/* B13: a newer connection has opened; what came over the older one is not queued. */
-	if ((c->voided && !PLANTED(tomb_none)) || s->stopping)
+	if (((c->voided && !PLANTED(tomb_none)) || s->stopping) && MARKED(rep_void))
 		return CHECK_VOID;
 	int r = PLANTED(no_epoch) && s->epoch ? 0 : sync_admit(s, q->epoch);
-	if (r == -ESTALE)
+	if (r == -ESTALE && MARKED(rep_write_old))
 		return CHECK_OLD;
-	if (rep->rooms.nr && room_behind(rep, q->oid, h))
+	if (rep->rooms.nr && room_behind(rep, q->oid, h) && MARKED(rep_behind))
 		return CHECK_BEHIND;
-	if (r < 0)
+	if (r < 0 && MARKED(rep_write_newer))
 		return CHECK_SYNC;
-	if (gen_old(rep, q->oid, q->ver_gen))
+	if (gen_old(rep, q->oid, q->ver_gen) && MARKED(rep_fenced))
 		return CHECK_FENCED;
 	if (PLANTED(done_unsynced) && store_lookup(rep->sh->store, q->oid, &info) &&
 	    obj_ver_cmp(ver, info.ver) <= 0)
 		return CHECK_DONE;
 	/* An object in todo takes no write and answers none as done (WHY B1c done-unsynced). */
-	if (!sync_in(s, q->oid, hash, copies))
+	if (!sync_in(s, q->oid, hash, copies) && MARKED(rep_write_todo))
 		return CHECK_SYNC;
 	bool exists = store_lookup(rep->sh->store, q->oid, &info);
 	if (!exists)
 		info.ver = (struct obj_ver){0, 0};
 	/* A removal of an absent object is done (WHY E x-stuck). */
-	if (obj_ver_cmp(ver, info.ver) <= 0 || (q->op == PEER_REMOVE && !exists))
+	if ((obj_ver_cmp(ver, info.ver) <= 0 && MARKED(rep_done)) ||
+	    (q->op == PEER_REMOVE && !exists && MARKED(rep_removed)))
 		return CHECK_DONE;
-	return obj_ver_cmp(prev, info.ver) == 0 ? CHECK_APPLY : CHECK_PREVIOUS;
+	return obj_ver_cmp(prev, info.ver) == 0 && MARKED(rep_apply) ? CHECK_APPLY : CHECK_PREVIOUS;
 }
 
 struct write_op {
@@ -361,7 +367,7 @@ static enum check write_try(struct write_op *op)
 		if (op->error == 0) {
 			if (!PLANTED(no_recheck))
 				v = write_check(rep, op->c, op->copies, op->hash, &op->held);
-			if (v != CHECK_APPLY)
+			if (v != CHECK_APPLY && MARKED(rep_recheck))
 				store_abandon(&op->w);
 		}
 	}
@@ -378,7 +384,7 @@ static bool write_hold(struct write_op *op, enum check v)
 	struct sync *s = op->rep->sh->sync;
 	struct held *h = &op->held;
 
-	if (!h->room && !room_enter(op->rep, c->req.oid, h)) {
+	if (!h->room && !room_enter(op->rep, c->req.oid, h) && MARKED(rep_hold_nomem)) {
 		c->rsp.result = SD_RES_NO_MEM;
 		return false;
 	}
@@ -388,11 +394,12 @@ static bool write_hold(struct write_op *op, enum check v)
 		return waited(c, sync_wait(s, c->req.epoch, c->req.oid, op->copies, 0,
 					   &c->voided)); /* ~ */
 	else if (co_cond_wait_until(&h->turn, env_now(op->rep->sh->env) + PREVIOUS_NS,
-				    "previous write") < 0) /* ~ */
+				    "previous write") < 0 &&
+		 MARKED(rep_previous_never)) /* ~ */
 		/* What comes before it was refused, or is behind us: it must be sent again, and so
 		 * must we then; the sender does that in the order of versions. */
 		h->failed = true;
-	if (h->failed)
+	if (h->failed && MARKED(rep_failed_behind))
 		c->rsp.result = SD_RES_AGAIN;
 	return !h->failed;
 }
@@ -407,10 +414,11 @@ static void write_repair(struct write_op *op)
 
 	if (!h->room && !room_enter(op->rep, c->req.oid, h))
 		return;
+	MARK(rep_write_repair);
 	int r = repair_range(s, c->req.oid, op->copies, c->req.off, 1); /* ~ */
 	if (r == 0)
 		r = repair_range(s, c->req.oid, op->copies, last, 1); /* ~ */
-	if (r < 0 && !c->voided && !s->stopping)
+	if (r < 0 && !c->voided && !s->stopping && MARKED(rep_repair_later))
 		co_cond_wait_until(&h->turn, env_now(op->rep->sh->env) + REPAIR_RETRY_NS,
 				   "repair"); /* ~ */
 }
@@ -445,11 +453,12 @@ static bool write_step(struct write_op *op)
 			write_repair(op); /* ~ */
 			return false;
 		}
-		if (op->error == -ENOENT)
+		if (op->error == -ENOENT && MARKED(rep_no_obj))
 			c->rsp.result = SD_RES_NO_OBJ; /* it should have said CREATE */
-		else if (op->error == -ENOMEM)
+		else if (op->error == -ENOMEM && MARKED(rep_write_nomem))
 			c->rsp.result = SD_RES_NO_MEM;
-		else if (op->error == -EINVAL) /* the object has another size */
+		else if (op->error == -EINVAL &&
+			 MARKED(rep_write_size)) /* the object has another size */
 			c->rsp.result = SD_RES_INVALID_PARMS;
 		else if (op->error == -ENOSPC)
 			store_full(op->rep, c);
@@ -459,10 +468,12 @@ static bool write_step(struct write_op *op)
 			write_land(op); /* ~ */
 		return true;
 	case CHECK_DONE:
+		MARK(rep_answer_done);
 		wait_landed(op->rep, c->req.oid); /* ~ R3 */
 		c->rsp.result = SD_RES_SUCCESS;
 		return true;
 	case CHECK_OLD:
+		MARK(rep_answer_old);
 		c->rsp.result = SD_RES_OLD_NODE_VER;
 		c->rsp.epoch = op->rep->sh->sync->refuse;
 		return true;
@@ -516,14 +527,14 @@ static void do_write(struct replica *rep, struct peer_call *c, bool local)
 	struct write_op op = {.rep = rep, .c = c, .hash = sd_hash_oid(q->oid)};
 
 	c->rsp.result = write_sane(c);
-	if (c->rsp.result != SD_RES_SUCCESS)
+	if (c->rsp.result != SD_RES_SUCCESS && MARKED(rep_insane))
 		return;
 	op.copies = sync_copies(rep->sh->sync, q->oid, q->copies);
 	if (!op.copies) {
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	if (c->crc_nr && !local && !crc_good(c)) {
+	if (c->crc_nr && !local && !crc_good(c) && MARKED(rep_bad_crc)) {
 		c->error = -EBADMSG;
 		return;
 	}
@@ -561,11 +572,12 @@ static void read_reply(struct replica *rep, struct peer_call *c, int r, uint64_t
 		return;
 	}
 	c->rsp.result = SD_RES_EIO;
-	if (r == -ENOENT)
+	if (r == -ENOENT && MARKED(rep_read_absent))
 		c->rsp.result = SD_RES_NO_OBJ;
-	if (r == -ENOMEM)
+	if (r == -ENOMEM && MARKED(rep_read_nomem))
 		c->rsp.result = SD_RES_NO_MEM;
-	if (r == -EILSEQ) { /* I6: never as data; the owner reads elsewhere */
+	if (r == -EILSEQ &&
+	    MARKED(rep_read_bad)) { /* I6: never as data; the owner reads elsewhere */
 		c->rsp.flags |= PEER_F_BAD;
 		log_warn(rep->sh->log, "object %016" PRIx64 ": bad block at %" PRIu64, q->oid, bad);
 		repair_start(rep->sh->sync, q->oid, copies, bad, q->off + q->len - bad);
@@ -606,10 +618,12 @@ static void do_read(struct replica *rep, struct peer_call *c)
 		store_put(o);
 		/* The epoch may be over, now that the data is there: then it is not ours to give.
 		 */
-		if (canceled(rep, c))
+		if (canceled(rep, c) && MARKED(rep_read_void))
 			break;
-		if (sync_admit(s, q->epoch) ||
-		    (!PLANTED(read_unsynced) && !sync_in(s, q->oid, sd_hash_oid(q->oid), copies)))
+		if ((sync_admit(s, q->epoch) ||
+		     (!PLANTED(read_unsynced) &&
+		      !sync_in(s, q->oid, sd_hash_oid(q->oid), copies))) &&
+		    MARKED(rep_read_over))
 			continue;
 		c->rsp.ver_gen = info.ver.gen;
 		c->rsp.ver_seq = info.ver.seq;
@@ -625,12 +639,13 @@ static void do_read(struct replica *rep, struct peer_call *c)
 
 static void version_reply(struct peer_call *c, const struct obj_info *info)
 {
+	MARK(rep_version);
 	c->rsp.result = SD_RES_SUCCESS;
 	c->rsp.ver_gen = info->ver.gen;
 	c->rsp.ver_seq = info->ver.seq;
 	c->rsp.obj_size = info->size;
 	c->rsp.copies = info->copies;
-	if (info->torn)
+	if (info->torn && MARKED(rep_version_torn))
 		c->rsp.flags |= PEER_F_TORN;
 }
 
@@ -653,12 +668,13 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		wait_landed(rep, oid);					     /* ~ R3 */
 		store_lookup(rep->sh->store, oid, &info);
 		store_put(o);
-		if (canceled(rep, c))
+		if (canceled(rep, c) && MARKED(rep_version_void))
 			return;
 		bool in = sync_in(s, oid, sd_hash_oid(oid), copies);
 		if (PLANTED(x_take) && !in)
 			info.ver = (struct obj_ver){UINT64_MAX, 0}; /* not asked */
-		if (sync_admit(s, c->req.epoch) || (!in && !PLANTED(x_take)))
+		if ((sync_admit(s, c->req.epoch) || (!in && !PLANTED(x_take))) &&
+		    MARKED(rep_version_over))
 			continue;
 		version_reply(c, &info);
 		return;
@@ -692,12 +708,15 @@ static int settle_locked(struct job *j, struct settle *se, struct store_obj *o, 
 	p.still = settle_still;
 	p.arg = se;
 	store_lookup(j->s->sh->store, q->oid, &info);
-	if (!settle_still(j, se))
+	if (!settle_still(j, se) && MARKED(rep_settle_tag))
 		return -EAGAIN;
 	int d = obj_ver_cmp(info.ver, p.ver);
-	if (d == 0 && !info.torn)
+	if (d == 0 && !info.torn && MARKED(rep_settle_same))
 		return 0;
-	return d > 0 ? -EAGAIN : pull_locked(j, o, &p); /* ~ */
+	if (d > 0 && MARKED(rep_settle_higher))
+		return -EAGAIN;
+	MARK(rep_settle);
+	return pull_locked(j, o, &p); /* ~ */
 }
 
 /* Bring this replica, in sync, to the version that the takeover found highest.  It is a later one
@@ -728,7 +747,7 @@ static void do_settle(struct replica *rep, struct peer_call *c)
 		room_poke(rep, c->req.oid);
 	}
 	/* Stored in an epoch that is over by now: whoever asks next sees it, and answers anew. */
-	if (r == 0 && job_over(&j))
+	if (r == 0 && job_over(&j) && MARKED(rep_settle_late))
 		r = -ESTALE;
 	job_end(&j);
 	if (canceled(rep, c) || r == -ECANCELED)
@@ -746,6 +765,7 @@ static void do_flush(struct replica *rep, struct peer_call *c)
 {
 	if (!enter_epoch(rep, c)) /* ~ */
 		return;
+	MARK(rep_flush);
 	int r = store_flush(rep->sh->store); /* ~ */
 	if (r < 0)
 		store_broken(rep, c, r);
@@ -758,7 +778,7 @@ static void do_ping(struct replica *rep, struct peer_call *c)
 {
 	bool room = !c->req.len || store_has_room(rep->sh->store, c->req.len);
 
-	c->rsp.result = room ? SD_RES_SUCCESS : SD_RES_NO_SPACE;
+	c->rsp.result = room || !MARKED(rep_no_room) ? SD_RES_SUCCESS : SD_RES_NO_SPACE;
 }
 
 static void dispatch(struct replica *rep, struct peer_call *c, bool local)

@@ -1,15 +1,17 @@
 /* sim.c - many runs, each of a seed.
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
- *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list]
+ *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--marks]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
  * be the same.  --log (of one seed) tells the story.  --scenario plays a story of stage.h instead,
- * with delays drawn from the seed; `all`: every one of them.
+ * with delays drawn from the seed; `all`: every one of them.  --marks: all scenarios, then the
+ * seeds, and which clauses of the design and which kinds of faults that has hit (marks.h).
  */
 #include "config.h"
 
 #include "sheep/plant.h"
+#include "tests/sim/marks.h"
 #include "tests/sim/run.h"
 #include "tests/sim/stage.h"
 
@@ -33,8 +35,10 @@ struct options {
 	bool first; /* one failure is enough */
 	unsigned jobs;
 	const struct scenario *scenario; /* NULL: a random run */
-	bool all_scenarios;
+	bool all_scenarios, marks;
 };
+
+#define MARKS_SCENARIO_SEEDS 4u /* --marks: of each scenario */
 
 #ifdef SIM_PLANTS
 enum plant planted;
@@ -191,6 +195,7 @@ static int seed_twice(const struct options *o, uint64_t seed, struct totals *sum
 
 	if (one(o, seed, sum, &hash[0]))
 		return 1;
+	marks_seed(o->scenario);
 	again.quiet = true;
 	one(&again, seed, sum, &hash[1]);
 	if (hash[0] == hash[1])
@@ -225,7 +230,9 @@ static int child(const struct options *o, uint64_t seed, struct totals *sum)
 	alarm(SEED_SECONDS);
 	if (o->twice || seed % 20 == 0)
 		return seed_twice(o, seed, sum);
-	return one(o, seed, sum, &hash);
+	int status = one(o, seed, sum, &hash);
+	marks_seed(o->scenario);
+	return status;
 }
 
 static void many(const struct options *o, struct totals *sum)
@@ -327,7 +334,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
 		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
 		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {"plant", 1, NULL, 'p'},
-		{"first", 0, NULL, 'f'}, {"leases", 0, NULL, 'L'},    {"scenario", 1, NULL, 'S'},
+		{"first", 0, NULL, 'f'}, {"marks", 0, NULL, 'm'},     {"scenario", 1, NULL, 'S'},
 		{NULL, 0, NULL, 0}};
 	int opt;
 
@@ -342,6 +349,11 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'j': o->jobs = (unsigned)atoi(optarg); break;
 		case 'q': o->quiet = true; break;
 		case 'f': o->first = true; break;
+		case 'm':
+			if (!marks_start())
+				return false;
+			o->marks = true;
+			break;
 		case 'p':
 			if (!plant(optarg))
 				return false;
@@ -355,6 +367,15 @@ static bool parse(int argc, char **argv, struct options *o)
 	return o->jobs >= 1 && o->jobs <= JOBS_MAX && o->count;
 }
 
+static void every_scenario(const struct options *o, uint64_t count, struct totals *sum)
+{
+	struct options each = *o;
+
+	each.count = count;
+	for (each.scenario = scenarios; each.scenario->name; each.scenario++)
+		many(&each, sum);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.seed = 1, .count = 1, .jobs = 1, .until_ns = UINT64_MAX};
@@ -364,18 +385,18 @@ int main(int argc, char **argv)
 	struct totals *sum = mmap(NULL, totals_size(&o), PROT_READ | PROT_WRITE,
 				  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert(sum != MAP_FAILED);
-	if (o.count == 1 && !o.twice && !o.all_scenarios) {
+	if (o.count == 1 && !o.twice && !o.all_scenarios && !o.marks) {
 		o.quiet = false;
 		return one(&o, o.seed, sum, &hash);
 	}
 	o.log = false; /* of one seed only */
-	for (o.scenario = o.all_scenarios ? scenarios : o.scenario;; o.scenario++) {
-		if (o.all_scenarios && !o.scenario->name)
-			break;
+	if (o.marks)
+		every_scenario(&o, MARKS_SCENARIO_SEEDS, sum);
+	if (o.all_scenarios)
+		every_scenario(&o, o.count, sum);
+	else
 		many(&o, sum);
-		if (!o.all_scenarios)
-			break;
-	}
+	bool as_listed = !o.marks || marks_report(o.count, sum->faults);
 	print_totals(sum);
-	return sum->failed != 0;
+	return sum->failed || !as_listed;
 }
