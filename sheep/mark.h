@@ -1,10 +1,10 @@
 /* mark.h - which clauses of the design and which error branches have run (`make sim-marks`).
  *
  * MARK(name); stands where a clause is carried out or an error is handled, MARKED(name), which is
- * true, at the end of the condition that leads there.  tests/sim/marks.list says of each name, once,
- * what it is, and `script/lint` that the list and the code agree.  Nothing of it is in a daemon:
- * only -DSIM_MARKS (with the list as tests/sim/marks.inc before it) counts, in the simulator's
- * counters. */
+ * true, at the end of the condition that leads there.  tests/sim/marks.list says of each name,
+ * once, what it is, and `script/lint` that the list and the code agree.  Nothing of it is in a
+ * daemon: only -DSIM_MARKS (with the list as tests/sim/marks.inc before it) counts, in the
+ * simulator's counters. */
 #ifndef SHEEP_MARK_H
 #define SHEEP_MARK_H
 
