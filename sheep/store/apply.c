@@ -194,6 +194,7 @@ static void untouch(struct store *st)
 		cds_list_del(&lv->touched_node);
 		lv->pins++;
 		lv->touched = false;
+		intents_unstack(lv, st->round_cut);
 		st->nr_touched--;
 		live_put(lv);
 	}

@@ -84,12 +84,21 @@ enum rec_kind {
 	REC_WRITE = 1, /* all blocks are journalled */
 	REC_INTENT,    /* all but first (F_HEAD) and last (F_TAIL) go in place */
 	REC_REMOVE,
-	REC_DONE, /* the intent with ticket ref is in its file, synced */
+	REC_DONE, /* the intent with ticket ref is in its file, synced; F_UPTO: all the object's up
+		   * to there */
 };
-enum rec_flag { F_CREATE = 1, F_FRESH = 2 /* it was absent before */, F_HEAD = 4, F_TAIL = 8 };
+enum rec_flag {
+	F_CREATE = 1,
+	F_FRESH = 2 /* it was absent before */,
+	F_HEAD = 4,
+	F_TAIL = 8,
+	F_UPTO = 16
+};
 
 struct journal_rec { /* followed by nr checksums, and 4 bytes of zeros if nr is odd */
-	uint64_t oid, gen, seq, size, ticket, ref;
+	uint64_t oid, gen, seq, size, ticket;
+	uint64_t ref; /* of an intent: those of the object up to this ticket are in its file, synced
+		       */
 	uint32_t blk, nr;
 	uint8_t kind, copies, flags, pad;
 	uint32_t nr_payload;

@@ -448,10 +448,13 @@ co_fn int file_sync(struct live *lv)
 		r = st_sync_file(st, lv->file->f, ENV_IO_SYNC); /* ~ */
 	if (r == 0)
 		r = dir_sync(st, lv->dir_need); /* ~ */
+	if (r == 0 && last > lv->synced_upto)
+		lv->synced_upto = last;
 	if (r == 0 && lv->in_unsynced && lv->unsynced_last == last) {
 		cds_list_del(&lv->unsynced_node);
 		lv->in_unsynced = false;
 		lv->unsynced_first = lv->unsynced_last = 0;
+		lv->over_from = lv->over_to = 0;
 	} else if (r == 0 && lv->in_unsynced) {
 		lv->unsynced_first = last + 1;
 	}

@@ -3,6 +3,12 @@
  * INTENT (in the queue) > READY (record durable) > WRITTEN (in the kernel) > [SYNCED] > complete.
  * Intents of one object are written in the order of their tickets: workers take them in order, and
  * the object's io mutex is first come first served.
+ *
+ * A statement: when an intent lies over another one that is not synced yet, a block of it that is
+ * torn may have sectors of both, and replay has to know whether the older one was answered or
+ * flushed: if not, the block is what was before both, and that may be in the journal only.  So
+ * before anybody is told that the older one is durable, the journal says, durably, that it is in
+ * its file.  (Intents that come later say so in their own records.)
  */
 #include "config.h"
 
@@ -106,15 +112,85 @@ static co_fn int in_place(struct live *lv, struct rec *r)
 	return 0;
 }
 
-static void unsynced_add(struct live *lv, uint64_t ticket)
+static void unsynced_add(struct live *lv, const struct rec *r)
 {
+	uint32_t end = r->blk + r->nr;
+
 	if (!lv->in_unsynced) {
 		lv->in_unsynced = true;
-		lv->unsynced_first = ticket;
+		lv->unsynced_first = r->ticket;
 		cds_list_add_tail(&lv->unsynced_node, &lv->st->unsynced);
 	}
-	lv->unsynced_last = ticket;
+	lv->unsynced_last = r->ticket;
+	lv->over_from = lv->over_to && lv->over_from < r->blk ? lv->over_from : r->blk;
+	lv->over_to = lv->over_to > end ? lv->over_to : end;
 }
+
+/* ---- statements ---- */
+
+void intent_stack(struct live *lv, const struct rec *r)
+{
+	uint32_t end = r->blk + r->nr;
+	bool over = r->blk < lv->over_to && lv->over_from < end;
+	const struct rec *e;
+
+	if (lv->st->conf.nosync || (r->flags & F_CREATE)) /* a creation voids what is below */
+		return;
+	cds_list_for_each_entry (e, &lv->intents, onode)
+		over = over || (r->blk < e->blk + e->nr && e->blk < end);
+	if (!over)
+		return;
+	if (!lv->stacked)
+		cds_list_add_tail(&lv->stacked_node, &lv->st->stacked);
+	lv->stacked = r->ticket;
+}
+
+/* Intents up to ticket @upto need no statement any more. */
+void intents_unstack(struct live *lv, uint64_t upto)
+{
+	if (!lv->stacked || lv->stacked > upto)
+		return;
+	lv->stacked = 0;
+	cds_list_del(&lv->stacked_node);
+}
+
+static int queue_state(struct live *lv)
+{
+	if (lv->synced_upto > lv->stated) {
+		int r = journal_add_upto(lv);
+		if (r < 0)
+			return r;
+		lv->stated = lv->synced_upto;
+		lv->stated_at = lv->st->stated_at = lv->st->jr.queued;
+	}
+	intents_unstack(lv, lv->stated);
+	return 0;
+}
+
+/* The journal says of the object's intents that are synced that they are. */
+co_fn int intents_state(struct live *lv)
+{
+	struct store *st = lv->st;
+	int r = lv->stacked ? queue_state(lv) : 0;
+
+	/* also one that somebody else has queued */
+	return r == 0 && lv->stated_at > st->jr.durable ? journal_sync(st, lv->stated_at)
+							: r; /* ~ */
+}
+
+static co_fn int state_all(struct store *st)
+{
+	struct live *lv, *n;
+
+	cds_list_for_each_entry_safe (lv, n, &st->stacked, stacked_node) {
+		int r = queue_state(lv);
+		if (r < 0)
+			return r;
+	}
+	return st->stated_at > st->jr.durable ? journal_sync(st, st->stated_at) : 0; /* ~ */
+}
+
+/* ---- one intent ---- */
 
 static void finish(struct rec *r)
 {
@@ -141,7 +217,7 @@ static co_fn void carry_out(struct store *st, struct rec *r)
 	if (!later) {
 		err = in_place(lv, r); /* ~ */
 		if (err == 0 && !st->conf.nosync)
-			unsynced_add(lv, r->ticket);
+			unsynced_add(lv, r);
 	}
 	co_mutex_unlock(&lv->io);
 	if (later)
@@ -197,5 +273,5 @@ co_fn int intents_settle(struct store *st, uint64_t ticket)
 		if (r < 0)
 			return r;
 	}
-	return st->failed ? -EIO : 0;
+	return st->failed ? -EIO : state_all(st); /* ~ */
 }

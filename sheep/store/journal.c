@@ -130,6 +130,23 @@ void journal_add_done(struct store *st, const struct rec *intent)
 	cds_list_add_tail(&r->node, &st->jr.lazy);
 }
 
+int journal_add_upto(struct live *lv)
+{
+	struct store *st = lv->st;
+	struct rec *r = rec_new(st, 0);
+
+	if (!r)
+		return -ENOMEM;
+	r->ticket = ++st->jr.queued;
+	r->kind = REC_DONE;
+	r->flags = F_UPTO;
+	r->oid = lv->o->oid;
+	r->ver = lv->o->ver;
+	r->ref = lv->synced_upto;
+	journal_add(st, r);
+	return 0;
+}
+
 /* ---- one group ---- */
 
 struct group {
@@ -157,7 +174,7 @@ static bool group_take(struct store *st, struct group *g, struct rec *r)
 	bool cut = g->last && g->last <= jr->cut && r->ticket > jr->cut;
 	if (g->nr_rec && (group_pages(&t) > jr->group_max || t.iovs > GROUP_IOV_MAX || cut))
 		return false;
-	if (r->kind != REC_DONE) {
+	if (r->ticket) {
 		t.last = r->ticket;
 		t.first = g->first ? g->first : r->ticket;
 	}
@@ -222,7 +239,7 @@ static uint8_t *desc_put(uint8_t *p, const struct rec *r)
 		.seq = r->ver.seq,
 		.size = r->size,
 		.ticket = r->ticket,
-		.ref = r->ref,
+		.ref = r->kind == REC_INTENT ? r->lv->synced_upto : r->ref,
 		.blk = r->blk,
 		.nr = r->nr,
 		.kind = r->kind,

@@ -62,7 +62,7 @@ static void live_free(struct live *lv)
 	struct store *st = lv->st;
 	struct store_obj *o = lv->o;
 
-	assert(live_at_rest(lv));
+	assert(live_at_rest(lv) && !lv->stacked);
 	if (lv->in_lru) {
 		cds_list_del(&lv->lru_node);
 		st->nr_lru--;

@@ -208,14 +208,15 @@ static int take_remove(struct store *st, const struct journal_rec *d)
 static void take_done(struct store *st, const struct journal_rec *d)
 {
 	struct store_obj *o = index_find(st, d->oid);
+	struct layer *l = o && o->live ? &o->live->cur : NULL;
+	bool upto = d->flags & F_UPTO;
+	uint32_t b = upto ? 0 : d->blk;
+	struct ent *e;
 
-	if (!o || !o->live)
-		return;
-	for (uint32_t b = d->blk; b - d->blk < d->nr; b++) {
-		for (struct ent *e = layer_get(&o->live->cur, b); e; e = e->below)
-			if (e->ticket == d->ref)
+	for (; l && (e = layer_next(l, &b)) && (upto || b - d->blk < d->nr); b++)
+		for (; e; e = e->below)
+			if (e->ticket == d->ref || (upto && e->ticket < d->ref))
 				e->flags |= ENT_DONE;
-	}
 }
 
 static int take_create(struct store *st, struct live *lv, const struct journal_rec *d)
@@ -264,6 +265,15 @@ static int take_ents(struct store *st, struct live *lv, const struct journal_rec
 	return 0;
 }
 
+/* What was answered or flushed before the intent @d came is in the file. */
+static void take_synced(struct live *lv, const struct journal_rec *d)
+{
+	for (uint32_t b = d->blk; d->kind == REC_INTENT && b - d->blk < d->nr; b++)
+		for (struct ent *e = layer_get(&lv->cur, b); e; e = e->below)
+			if (e->ticket <= d->ref)
+				e->flags |= ENT_DONE;
+}
+
 /* A record of an object that is not there, or is another one now, is of a time before something
  * that happened outside of the journal, or that an interrupted replay has done already. */
 static int take_write(struct store *st, const struct journal_rec *d, const uint32_t *crc,
@@ -280,8 +290,10 @@ static int take_write(struct store *st, const struct journal_rec *d, const uint3
 	int r = lv ? 0 : -ENOMEM;
 	if (r == 0 && create)
 		r = take_create(st, lv, d);
-	if (r == 0)
+	if (r == 0) {
+		take_synced(lv, d);
 		r = take_ents(st, lv, d, crc, jpos);
+	}
 	if (r < 0)
 		return r;
 	index_set(o, true);

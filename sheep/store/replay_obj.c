@@ -3,7 +3,8 @@
  * Journalled blocks are copied from the journal.  Blocks of an intent must be in the file already:
  * those of one that was not known to have finished are read, and if one does not have the new
  * contents the object is torn.  What it was to replace may be in the journal only: then that is the
- * block's old contents, not what lies in the file, which is older than what was answered.  An
+ * block's old contents, not what lies in the file, which is older than what was answered.  The same
+ * with zeros when a record made the object anew: the file may have what was removed before.  An
  * object that such an intent was to create is dropped: that write, and all later ones of it, were
  * never durable.
  */
@@ -45,7 +46,7 @@ static const struct ent *ent_before(const struct ent *e, uint32_t crc)
 	return NULL;
 }
 
-/* The old contents, whole, from the journal. */
+/* The old contents, whole: from the journal, or zeros (@e is NULL). */
 static co_fn int restore_block(struct work *w, uint32_t blk, const struct ent *e)
 {
 	struct live *lv = w->lv;
@@ -54,14 +55,19 @@ static co_fn int restore_block(struct work *w, uint32_t blk, const struct ent *e
 
 	if (!w->one && !(w->one = buf_new(st->pool, BLK)))
 		return -ENOMEM;
-	r = st_rw(st, ENV_IO_READ, st->jr.file, w->one->data, BLK, e->jpos, ENV_IO_DIRECT); /* ~ */
-	if (r == 0 && crc32c(w->one->data, BLK) != e->crc)
+	if (e)
+		r = st_rw(st, ENV_IO_READ, st->jr.file, w->one->data, BLK, e->jpos,
+			  ENV_IO_DIRECT); /* ~ */
+	else
+		memset(w->one->data, 0, BLK);
+	uint32_t crc = r == 0 ? crc32c(w->one->data, BLK) : 0;
+	if (r == 0 && e && crc != e->crc)
 		r = -EIO;
 	if (r == 0)
 		r = st_rw(st, ENV_IO_WRITE, lv->file->f, w->one->data, BLK, (uint64_t)blk * BLK,
 			  0); /* ~ */
 	if (r == 0)
-		chunk_set(lv, blk, e->crc);
+		chunk_set(lv, blk, crc);
 	return r;
 }
 
@@ -84,6 +90,8 @@ static co_fn int torn_block(struct work *w, uint32_t blk, const struct ent *e, c
 	}
 	if (before && !(before->flags & ENT_INPLACE))
 		return restore_block(w, blk, before); /* ~ */
+	if (!before && lv->cur.base == BASE_ZERO)
+		return restore_block(w, blk, NULL); /* ~ */
 	if (!before && ((s == BLK_DATA && crc == old) || (s == BLK_ZERO && is_zero(p))))
 		return 0;
 	chunk_set(lv, blk, e->crc); /* fits nothing: never returned as data */

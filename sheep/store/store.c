@@ -144,10 +144,10 @@ static struct store *st_new(struct co_sched *s, struct env *env, const struct st
 	}
 	map_init(&st->map);
 	struct cds_list_head *lists[] = {
-		&st->lru,	  &st->dirty,		&st->frozen,	     &st->synced,
-		&st->touched,	  &st->syncing,		&st->unsynced,	     &st->intents,
-		&st->iwait,	  &st->ready,		&st->jr.queue,	     &st->jr.lazy,
-		&st->jr.inflight, &st->jr.wait_written, &st->jr.wait_durable};
+		&st->lru,     &st->dirty,	&st->frozen,	      &st->synced,
+		&st->touched, &st->syncing,	&st->unsynced,	      &st->stacked,
+		&st->intents, &st->iwait,	&st->ready,	      &st->jr.queue,
+		&st->jr.lazy, &st->jr.inflight, &st->jr.wait_written, &st->jr.wait_durable};
 	for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
 		CDS_INIT_LIST_HEAD(lists[i]);
 	struct co_cond *conds[] = {&st->room,  &st->icond, &st->wcond,
@@ -310,6 +310,7 @@ static void drop_rest(struct store *st)
 			continue;
 		assert(!lv->pins && !lv->readers && !lv->excl);
 		lv->dirty = lv->frozen = lv->touched = lv->in_unsynced = lv->in_lru = false;
+		intents_unstack(lv, UINT64_MAX);
 		layer_clear(st, &lv->cur);
 		layer_clear(st, &lv->frz);
 		lv->in_lru = true;
@@ -426,7 +427,8 @@ static co_fn int wait_object(struct store *st, const struct store_write *w)
 	struct live *lv = o ? o->live : NULL;
 	int r = 0;
 
-	if (!lv || (cds_list_empty(&lv->intents) && !lv->in_unsynced))
+	if (!lv || (cds_list_empty(&lv->intents) && !lv->in_unsynced && !lv->stacked &&
+		    lv->stated_at <= st->jr.durable))
 		return 0;
 	lv->pins++;
 	while (!st->failed && !cds_list_empty(&lv->intents) &&
@@ -436,6 +438,8 @@ static co_fn int wait_object(struct store *st, const struct store_write *w)
 		r = -EIO;
 	else if (w->durable && lv->in_unsynced && lv->unsynced_first <= w->ticket)
 		r = file_sync(lv); /* ~ */
+	if (r == 0 && w->durable)
+		r = intents_state(lv); /* ~ */
 	live_put(lv);
 	return r;
 }
@@ -444,7 +448,8 @@ co_fn int store_wait(struct store *st, struct store_write *w)
 {
 	int r = journal_wait(st, w->ticket, w->durable); /* ~ */
 
-	if (r == 0 && (st->nr_intents || !cds_list_empty(&st->unsynced)))
+	if (r == 0 && (st->nr_intents || !cds_list_empty(&st->unsynced) ||
+		       !cds_list_empty(&st->stacked) || st->stated_at > st->jr.durable))
 		r = wait_object(st, w); /* ~ */
 	while (r == 0 && w->no_room && !st->failed && journal_used(st) > st->jr.area / 4 * 3) {
 		round_poke(st); /* removals take no room beforehand: they pay here */

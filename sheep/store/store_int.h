@@ -148,10 +148,15 @@ struct live {
 	struct cds_list_head intents;
 	struct co_cond icond;
 	uint64_t unsynced_first, unsynced_last; /* tickets of in-place writes not synced; 0: none */
+	uint32_t over_from, over_to;		/* blocks of those of them that are over */
+	uint64_t synced_upto;	    /* ticket: intents up to it are in the file, synced */
+	uint64_t stated, stated_at; /* ... says a statement in the journal, and its ticket */
+	uint64_t stacked; /* newest intent that lies over one not synced when it came; 0: none */
 	struct co_mutex sync;
 	/* lists of the store; dirty: cur, frozen: frz, touched: the file needs a sync */
 	bool dirty, frozen, touched, in_unsynced, in_lru;
 	struct cds_list_head dirty_node, frozen_node, touched_node, unsynced_node, lru_node;
+	struct cds_list_head stacked_node;
 };
 
 /* ---- journal ---- */
@@ -231,7 +236,7 @@ struct store {
 	/* live objects */
 	unsigned nr_live, nr_held, nr_lru, nr_closing;
 	size_t chunk_bytes;
-	struct cds_list_head lru, dirty, frozen, touched, syncing, synced, unsynced;
+	struct cds_list_head lru, dirty, frozen, touched, syncing, synced, unsynced, stacked;
 	unsigned nr_touched;
 	/* memory and room */
 	struct pool ents, recs;
@@ -241,6 +246,7 @@ struct store {
 	struct cds_list_head intents, iwait, ready; /* all; not durable yet; for the workers */
 	uint64_t intent_bytes;
 	unsigned nr_intents;
+	uint64_t stated_at;	     /* ticket of the newest statement (intent.c) */
 	struct co_cond icond, wcond; /* one finished; work for the workers */
 	/* rounds */
 	struct co_cond rcond, rdone;
@@ -355,6 +361,7 @@ void journal_main(void *arg);
 void journal_kick(struct store *st);
 void journal_add(struct store *st, struct rec *r);
 void journal_add_done(struct store *st, const struct rec *intent);
+int journal_add_upto(struct live *lv); /* a statement: lv->synced_upto */
 co_fn int journal_wait(struct store *st, uint64_t ticket, bool durable);
 co_fn int journal_sync(struct store *st, uint64_t ticket);
 void journal_wake_all(struct store *st);
@@ -376,6 +383,9 @@ co_fn int run_blocks(struct live *lv, const struct layer *l);
 /* ---- intent.c ---- */
 void intent_main(void *arg);
 void intents_ready(struct store *st);
+void intent_stack(struct live *lv, const struct rec *r); /* before it is added */
+void intents_unstack(struct live *lv, uint64_t upto);
+co_fn int intents_state(struct live *lv);
 co_fn int intents_settle(struct store *st, uint64_t ticket);
 
 /* ---- space.c ---- */

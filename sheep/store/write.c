@@ -268,6 +268,7 @@ static void intent_add(struct live *lv, struct rec *r)
 {
 	struct store *st = lv->st;
 
+	intent_stack(lv, r);
 	r->lv = lv;
 	lv->pins++;
 	cds_list_add_tail(&r->onode, &lv->intents);

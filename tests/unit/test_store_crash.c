@@ -5,7 +5,9 @@
  * power may go, and several choices of what the disk keeps of the unsynced writes, the store is
  * opened again and the contract of store.h is checked: S1 what was answered is there, S2 what was
  * not is there whole, not at all, or torn and known to be, S3 the contents are those of the
- * version, S4 in order, S5 no wrong bytes.  Some of the recoveries are cut in their turn.
+ * version, S4 in order, S5 no wrong bytes.  A torn object is settled, and each of its sectors must
+ * then be old or new: no older than what was answered, and nothing from before its creation.  Some
+ * of the recoveries are cut in their turn.  Longer sequences that matter are in a list.
  */
 #include "config.h"
 
@@ -16,11 +18,13 @@
 #include "lib/base/map.h"
 #include "tests/unit/fake_disk.h"
 
-#define SIZE  160000u
-#define NBLK  ((SIZE + BLK - 1) / BLK)
-#define OID   0x0000004200000001ull
-#define VER0  10u /* version of the state before the first operation */
-#define JSIZE (512u << 10)
+#define SIZE	160000u
+#define NBLK	((SIZE + BLK - 1) / BLK)
+#define OID	0x0000004200000001ull
+#define VER0	10u /* version of the state before the first operation */
+#define SETTLED 60u
+#define JSIZE	(512u << 10)
+#define SECT	512u
 
 enum kind {
 	SMALL_C,
@@ -38,7 +42,14 @@ enum kind {
 static const char *const kind_names[] = {"small",    "SMALL",  "large", "LARGE",   "create-s",
 					 "CREATE-L", "remove", "flush", "replace", "(round)"};
 
-enum { OPS_MAX = 3, NOTE_DURABLE = 0x100, NOTE_KERNEL = 0x200 };
+enum {
+	OPS_ALL = 3,
+	OPS_MAX = 5,
+	LIST_SEEDS = 2,
+	APART_SEEDS = 16,
+	NOTE_DURABLE = 0x100,
+	NOTE_KERNEL = 0x200
+};
 
 struct state {
 	bool exists;
@@ -53,6 +64,7 @@ struct seq {
 	enum kind k[OPS_MAX];
 	unsigned n;
 	bool together; /* all in flight at once */
+	bool apart;    /* a flush goes on while the next ones begin */
 	bool present;  /* the object is there at first */
 	uint64_t seed;
 	struct state s[OPS_MAX + 1];
@@ -68,7 +80,9 @@ struct run {
 	bool done;
 	/* checking */
 	unsigned lo;
+	unsigned settled; /* the state that was torn when this or an earlier start settled it */
 	bool may_fail;
+	unsigned flush; /* number of the operation */
 	char why[160];
 };
 
@@ -87,7 +101,7 @@ static unsigned share(unsigned normal)
 }
 
 static struct {
-	unsigned long cuts, torn, second, fails;
+	unsigned long cuts, torn, settled, second, fails;
 } count;
 
 /* ---- running ---- */
@@ -265,6 +279,16 @@ static void round_body(void *arg)
 		assert_true(r->may_fail);
 }
 
+static void flush_body(void *arg)
+{
+	struct run *r = arg;
+	unsigned j = r->flush;
+	if (store_flush(r->st) == 0)
+		noted(r, j, true);
+	else
+		assert_true(r->may_fail);
+}
+
 /* In flight together, but not always begun in the same moment. */
 static void pause_some(struct run *r, unsigned j)
 {
@@ -283,6 +307,11 @@ static void run_ops(struct run *r, struct twrite *t, struct co_group *rounds)
 			pause_some(r, j);
 		if (q->k[j] == ROUND) {
 			e = co_group_start(r->s, rounds, round_body, r, "round");
+		} else if (q->k[j] == FLUSH && q->apart) {
+			e = wait_all(r, t, &waited, j);
+			r->flush = j;
+			if (e == 0)
+				e = co_group_start(r->s, rounds, flush_body, r, "flush");
 		} else if (q->k[j] == FLUSH || q->k[j] == REPLACE) {
 			if (!q->together)
 				e = wait_all(r, t, &waited, j);
@@ -338,36 +367,84 @@ static bool may_be_torn(const struct seq *q, unsigned lo, unsigned i, unsigned b
 	return false;
 }
 
-/* Old or new, and old is no older than what was durable (@lo). */
-static bool some_state_has(const struct seq *q, unsigned lo, unsigned i, unsigned blk,
-			   const uint8_t *p)
+/* Old or new, and old is no older than what was durable (@lo), nor than the object's creation. */
+static bool some_state_has(const struct seq *q, unsigned lo, unsigned i, uint64_t off,
+			   const uint8_t *p, size_t len)
 {
 	static const uint8_t zeros[BLK]; /* below a creation */
-	for (unsigned j = lo; j <= i; j++) {
-		if (j > lo && q->s[j].reset && !memcmp(zeros, p, BLK))
+	unsigned from = i;
+	while (from > lo && !q->s[from].reset)
+		from--;
+	for (unsigned j = from; j <= i; j++) {
+		if (j > lo && q->s[j].reset && !memcmp(zeros, p, len))
 			return true;
-		if (q->s[j].exists && !memcmp(q->s[j].img + (size_t)blk * BLK, p, BLK))
+		if (q->s[j].exists && !memcmp(q->s[j].img + off, p, len))
 			return true;
 	}
 	return false;
+}
+
+/* Is [p, p + n) at byte @off what state @i may have there? */
+static bool contents_ok(const struct run *r, unsigned i, bool torn, uint64_t off, const uint8_t *p,
+			size_t n)
+{
+	return !memcmp(p, r->q->s[i].img + off, n) ||
+	       (torn && may_be_torn(r->q, r->lo, i, (unsigned)(off / BLK)) &&
+		some_state_has(r->q, r->lo, i, off, p, n));
 }
 
 static void check_block(struct run *r, unsigned i, bool torn, unsigned blk, struct buf *b)
 {
 	const struct state *s = &r->q->s[i];
 	uint32_t len = blk == NBLK - 1 ? SIZE - blk * BLK : BLK;
+	uint32_t step = r->settled ? SECT : BLK; /* settling it may have been cut off */
 	struct store_obj *o = store_get(r->st, OID, false);
 	memset(b->data, 0, BLK);
 	int e = store_read(o, (uint64_t)blk * BLK, len, b, 0, NULL);
 	store_put(o);
-	bool maybe = torn && may_be_torn(r->q, r->lo, i, blk);
-	if (e == -EILSEQ && maybe)
+	if (e == -EILSEQ && torn && may_be_torn(r->q, r->lo, i, blk))
 		return;
 	if (e < 0)
 		say(r, "read fails", blk, s->ver);
-	else if (memcmp(b->data, s->img + (size_t)blk * BLK, BLK) &&
-		 !(maybe && some_state_has(r->q, r->lo, i, blk, b->data)))
-		say(r, "wrong contents", blk, s->ver);
+	for (unsigned at = 0; e == 0 && at < BLK; at += step)
+		if (!contents_ok(r, i, torn, (uint64_t)blk * BLK + at, (uint8_t *)b->data + at,
+				 step))
+			say(r, "wrong contents", blk, s->ver);
+}
+
+/* Each sector is old or new. */
+static void check_settled(struct run *r, unsigned i)
+{
+	const struct state *s = &r->q->s[i];
+	struct buf *b = buf_new(r->pool, NBLK * BLK);
+	struct store_obj *o = store_get(r->st, OID, false);
+	struct obj_info x;
+	int e = store_read(o, 0, SIZE, b, 0, NULL);
+	store_put(o);
+	if (e < 0 || !store_lookup(r->st, OID, &x) || x.torn || x.ver.seq != SETTLED)
+		say(r, "not settled", 0, s->ver);
+	for (unsigned at = 0; !r->why[0] && at < SIZE; at += SECT) {
+		const uint8_t *p = (uint8_t *)b->data + at;
+		unsigned n = SIZE - at < SECT ? SIZE - at : SECT;
+		if (memcmp(p, s->img + at, n) && !(may_be_torn(r->q, r->lo, i, at / BLK) &&
+						   some_state_has(r->q, r->lo, i, at, p, n)))
+			say(r, "wrong contents once settled", at / BLK, s->ver);
+	}
+	buf_put(b);
+}
+
+/* The torn object as the owner settles it when every replica is torn. */
+static void settle(struct run *r, unsigned i)
+{
+	struct store_obj *o = store_get(r->st, OID, true);
+	int e = store_settle(o, (struct obj_ver){1, SETTLED});
+	store_put(o);
+	if (e < 0)
+		say(r, "cannot be settled", 0, r->q->s[i].ver);
+	else
+		check_settled(r, i);
+	r->settled = i;
+	count.settled++;
 }
 
 /* After it all the store must be one that works. */
@@ -408,6 +485,10 @@ static void check_object(struct run *r)
 		say(r, "size, copies or generation", 0, (unsigned)x.ver.seq);
 		return;
 	}
+	if (there && x.ver.seq == SETTLED && r->settled) {
+		check_settled(r, r->settled);
+		return;
+	}
 	for (;; i--) {
 		if (q->s[i].exists == there && (!there || q->s[i].ver == x.ver.seq))
 			break;
@@ -431,6 +512,8 @@ static void check_object(struct run *r)
 	for (unsigned blk = 0; blk < NBLK && !r->why[0]; blk++)
 		check_block(r, i, x.torn, blk, b);
 	buf_put(b);
+	if (x.torn && !r->why[0])
+		settle(r, i);
 }
 
 static void run_check(struct run *r)
@@ -485,6 +568,7 @@ static void one_cut(struct run *r, const struct disk *d, unsigned at, enum cut_m
 {
 	struct disk *c = disk_cut(d, at, mode, seed);
 	r->lo = answered(d, at, mode);
+	r->settled = 0;
 	uint64_t key = disk_hash(c) * 31 + r->lo;
 	if (!map_get(seen, key)) {
 		map_set(seen, key, r);
@@ -605,15 +689,67 @@ static void cuts(void **state)
 	const char *more = getenv("STORE_CRASH_OPS");
 	unsigned n = more ? (unsigned)atoi(more) : 2;
 	struct disk *base[2];
-	assert_true(n >= 1 && n <= OPS_MAX);
+	assert_true(n >= 1 && n <= OPS_ALL);
 	bases(base);
 	for (unsigned k = 1; k <= n; k++)
 		each_seq(base, k, false, cut_seq);
 	each_seq(base, 3, true, cut_seq);
-	print_message("%lu cuts, %lu of them left a torn object; %lu cuts of recoveries\n",
-		      count.cuts, count.torn, count.second);
+	print_message(
+		"%lu cuts, %lu of them left a torn object (%lu settled); %lu cuts of recoveries\n",
+		count.cuts, count.torn, count.settled, count.second);
 	assert_true(count.torn > 0);
 	assert_true(count.second > 0);
+	disk_free(base[0]);
+	disk_free(base[1]);
+}
+
+/* ---- the list ---- */
+
+static const struct {
+	bool absent, apart;
+	enum kind k[OPS_MAX];
+	unsigned n;
+} listed[] = {
+	/* the file has still what was removed when the large write is torn */
+	{false, false, {REMOVE, CREATE_S, LARGE_D}, 3},
+	{false, false, {LARGE_D, REMOVE, CREATE_S, LARGE_C}, 4},
+	{false, false, {LARGE_D, REMOVE, CREATE_S, SMALL_D, LARGE_D}, 5},
+	{false, false, {REMOVE, CREATE_S, LARGE_C, LARGE_D}, 4},
+	{false, false, {REMOVE, CREATE_S, REMOVE, CREATE_S, LARGE_D}, 5},
+	{false, false, {REPLACE, REMOVE, CREATE_S, LARGE_D}, 4},
+	{false, false, {REMOVE, CREATE_L, LARGE_D}, 3},
+	/* what a flush made durable is below a torn one, and something older is in the journal */
+	{false, false, {SMALL_C, LARGE_C, FLUSH, LARGE_C}, 4},
+	{false, false, {SMALL_C, LARGE_C, FLUSH, LARGE_D}, 4},
+	{true, false, {CREATE_S, LARGE_C, FLUSH, LARGE_D}, 4},
+	{true, false, {CREATE_S, LARGE_D, LARGE_D}, 3},
+	{true, false, {CREATE_L, LARGE_C, FLUSH, LARGE_D}, 4},
+	/* ... while the flush goes on */
+	{false, true, {SMALL_C, LARGE_C, FLUSH, LARGE_C}, 4},
+	{false, true, {SMALL_C, LARGE_C, FLUSH, LARGE_D}, 4},
+	{true, true, {CREATE_S, LARGE_C, FLUSH, LARGE_D}, 4},
+	{true, true, {CREATE_S, LARGE_C, FLUSH, LARGE_C, LARGE_D}, 5},
+};
+
+static void list(void **state)
+{
+	struct disk *base[2];
+	struct seq *q = calloc(1, sizeof(*q));
+	bases(base);
+	for (unsigned x = 0; x < sizeof(listed) / sizeof(listed[0]); x++)
+		for (unsigned seed = 0; seed < (listed[x].apart ? APART_SEEDS : LIST_SEEDS);
+		     seed++) {
+			struct run r = {.q = q};
+			*q = (struct seq){.n = listed[x].n,
+					  .apart = listed[x].apart,
+					  .together = listed[x].apart,
+					  .present = !listed[x].absent,
+					  .seed = seed};
+			memcpy(q->k, listed[x].k, sizeof(q->k));
+			assert_true(seq_model(q));
+			cut_seq(&r, base[q->present]);
+		}
+	free(q);
 	disk_free(base[0]);
 	disk_free(base[1]);
 }
@@ -706,6 +842,7 @@ static void damage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(list),
 		cmocka_unit_test(cuts),
 		cmocka_unit_test(errors),
 		cmocka_unit_test(damage),
