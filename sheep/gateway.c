@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 
 /* ---- requests inside ---- */
 
@@ -44,7 +45,7 @@ bool op_over(const struct gw_op *op)
 		return true;
 	if (op->sent)
 		return false; /* G2 */
-	if (op->closed || (op->call && op->call->voided))
+	if ((op->closed || (op->call && op->call->voided)) && MARKED(gw_op_closed))
 		return true;
 	return op->ses && op->client.session < op->ses->newest;
 }
@@ -91,8 +92,9 @@ static int op_answer(struct gw_op *op, int res)
 	struct gateway *gw = op->gw;
 
 	while (res >= 0 && !op->final && !cluster_lease(gw->sh->cluster)) {
+		MARK(gw_lease_held);
 		op->sent = false; /* it is done */
-		if (op_over(op))
+		if (op_over(op) && MARKED(gw_lease_void))
 			return -ECANCELED;
 		gw_lease_watch(gw);
 		co_cond_wait(&gw->leased, "lease"); /* ~ */
@@ -126,12 +128,12 @@ static int data_read(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 		n = len < o->size - off ? len : o->size - off;
 	if (len) {
 		buf = buf_new(op->gw->sh->pool, len);
-		if (!buf)
+		if (!buf && MARKED(gw_read_nomem))
 			return SD_RES_NO_MEM;
 	}
 	co_range_lock(&o->ranges, &lock, off, n, false); /* ~ writes in flight first */
 	int res = obj_ready(op, o);			 /* ~ */
-	if (!res && !o->exists)
+	if (!res && !o->exists && MARKED(gw_read_absent))
 		res = SD_RES_NO_OBJ;
 	if (!res && n)
 		res = owner_read(op, o, off, n, buf, 0); /* ~ */
@@ -174,7 +176,7 @@ static int data_write_locked(struct gw_op *op, struct gw_obj *o, const struct gw
 {
 	int res = obj_ready(op, o); /* ~ */
 
-	if (!res && !o->exists && !io->create)
+	if (!res && !o->exists && !io->create && MARKED(gw_write_absent))
 		res = SD_RES_NO_OBJ;
 	if (!res)
 		res = owner_room(op, o, io->create ? o->size : io->len); /* ~ */
@@ -242,7 +244,7 @@ static int serve_data(struct gw_op *op, struct gw_vdi *v, struct gw_request *r)
 	struct gw_obj *o;
 	int res;
 
-	if (op->changes && t && t->snap_ctime && SD_OID_IS_DATA(oid))
+	if (op->changes && t && t->snap_ctime && SD_OID_IS_DATA(oid) && MARKED(gw_readonly))
 		return SD_RES_READONLY; /* T20 */
 	o = obj_get(v, oid);
 	if (!o)
@@ -263,7 +265,7 @@ static int serve(struct gw_op *op, struct gw_vdi *v, struct gw_request *r)
 
 	if (res)
 		return res;
-	if (!gv_usable(v))
+	if (!gv_usable(v) && MARKED(gw_serve_late))
 		return -EAGAIN;
 	if (r->req.opcode == SD_OP_FLUSH_VDI)
 		return owner_flush(op, v); /* ~ */
@@ -334,7 +336,7 @@ static int table_ask(struct gw_op *op)
 {
 	struct cmd cmd = {.type = CMD_BARRIER};
 
-	if (cluster_do(op->gw->sh->cluster, &cmd) < 0) { /* ~ */
+	if (cluster_do(op->gw->sh->cluster, &cmd) < 0 && MARKED(gw_table_failed)) { /* ~ */
 		if (!op_over(op))
 			gw_wait(op->gw, GW_LOOK_NS, "table"); /* ~ */
 		return -EAGAIN;
@@ -369,9 +371,9 @@ static int forward_answer(struct gw_op *op, struct gw_request *r, struct gw_call
 {
 	struct sd_rsp rsp;
 
-	if (!k->c.error && k->c.rsp.result == FORWARD_ENDED)
+	if (!k->c.error && k->c.rsp.result == FORWARD_ENDED && MARKED(gw_fwd_ended))
 		return -ECANCELED;
-	if (k->c.error || k->c.rsp.result != SD_RES_SUCCESS)
+	if ((k->c.error || k->c.rsp.result != SD_RES_SUCCESS) && MARKED(gw_fwd_none))
 		return -EAGAIN;
 	memcpy(&rsp, k->c.rsp.client, sizeof(rsp));
 	if (r->req.opcode == SD_OP_READ_OBJ && rsp.result == SD_RES_SUCCESS && k->reply) {
@@ -410,6 +412,7 @@ static int forward(struct gw_op *op, struct gw_request *r, const struct incarnat
 		k->reply = k->c.reply_buf = reply;
 		k->c.reply_cap = r->req.data_length;
 	}
+	MARK(gw_forward);
 	op->sent = true;
 	fan_submit(&f, k, &to);
 	res = fan_wait(&f, false); /* ~ */
@@ -448,15 +451,16 @@ static int route_vdi(struct gw_op *op, struct gw_vdi *v, const struct vdi *t, st
 	if (v->state == GV_NONE) {
 		if (t->owned && !inc_eq(&t->owner, &gw->sh->self.inc) &&
 		    view_find(gw->view, &t->owner) >= 0) {
-			if (op->call)
+			if (op->call && MARKED(gw_fwd_other))
 				return SD_RES_AGAIN;
 			return forward(op, r, &t->owner); /* ~ */
 		}
-		if (op->call)
+		if (op->call && MARKED(gw_fwd_nobody))
 			return SD_RES_AGAIN;
 		if (!gw->releasing)
 			return gv_claim(op, v); /* ~ */
 	}
+	MARK(gw_wait_owner);
 	gw_wait(gw, GW_PARK_NS, "owner"); /* ~ a claim, a release, a view */
 	return -EAGAIN;
 }
@@ -466,7 +470,7 @@ static int route(struct gw_op *op, struct gw_request *r)
 	struct gateway *gw = op->gw;
 	const struct vdi *t;
 
-	if (!gw->view || gw->view->self < 0) {
+	if ((!gw->view || gw->view->self < 0) && MARKED(gw_no_view)) {
 		gw_wait(gw, GW_PARK_NS, "view"); /* ~ T27 */
 		return -EAGAIN;
 	}
@@ -474,11 +478,11 @@ static int route(struct gw_op *op, struct gw_request *r)
 	if (!t || t->creating) {
 		if (op->call)
 			return SD_RES_AGAIN; /* the sender knows more than we do */
-		if (op->vid && !op->asked)
+		if (op->vid && !op->asked && MARKED(gw_ask_table))
 			return table_ask(op); /* ~ */
 		return SD_RES_NO_OBJ;
 	}
-	if (t->deleted) {
+	if (t->deleted && MARKED(gw_deleted)) {
 		if (r->req.opcode == SD_OP_READ_OBJ && SD_OID_IS_INODE(r->req.obj.oid))
 			return inode_read_table(gw, t, r); /* T32, T37 */
 		return SD_RES_NO_OBJ;
@@ -489,7 +493,7 @@ static int route(struct gw_op *op, struct gw_request *r)
 	int res;
 	if (header_only(r) && (op->asked || v->state == GV_OWNED))
 		res = inode_read_table(gw, t, r);
-	else if (header_only(r) && !op->call)
+	else if (header_only(r) && !op->call && MARKED(gw_header))
 		res = table_ask(op); /* ~ needs no claim (DESIGN 5.1) */
 	else
 		res = route_vdi(op, v, t, r); /* ~ */
@@ -514,7 +518,7 @@ static int op_run(struct gw_op *op, struct gw_request *r)
 			res = route(op, r); /* ~ */
 		if (res != -EAGAIN)
 			return op_answer(op, res); /* ~ */
-		if (op->gw->stopping)
+		if (op->gw->stopping && MARKED(gw_stopped))
 			return -ECANCELED;
 		/* Part of it may be out at an owner that we are no more: the next one's takeover
 		 * decides about that, then the request is done anew. */
@@ -577,7 +581,7 @@ static void forwarded_answer(struct peer_call *c, struct gw_request *r, uint32_t
 	c->rsp.op = PEER_FORWARD;
 	c->rsp.epoch = epoch;
 	c->rsp.result = SD_RES_SUCCESS;
-	if (r->error)
+	if (r->error && MARKED(gw_fwd_over))
 		c->rsp.result = FORWARD_ENDED; /* answered: else the sender would wait for ever */
 	else if (r->rsp.result == SD_RES_AGAIN)
 		c->rsp.result = SD_RES_AGAIN;
@@ -635,6 +639,7 @@ void gateway_conn_closed(struct sheep *sh, const struct gw_client *cl)
 	cds_list_for_each_entry (op, &gw->ops, node) {
 		if (op->internal || op->call || op->client.conn_id != cl->conn_id)
 			continue;
+		MARK(gw_conn_closed);
 		op_close(op);
 		any = true;
 	}
@@ -658,7 +663,7 @@ void gateway_view(struct sheep *sh, struct view *old, struct view *new_view)
 	/* A forwarding gateway died: as if its clients' connections had been ours and closed. */
 	cds_list_for_each_entry (op, &gw->ops, node)
 		if (op->call && before && view_find(before, &op->from) >= 0 &&
-		    view_find(new_view, &op->from) < 0)
+		    view_find(new_view, &op->from) < 0 && MARKED(gw_gateway_died))
 			op_close(op);
 	owner_view(gw);
 	view_put(before);
@@ -677,10 +682,10 @@ void gateway_vdi_changed(struct sheep *sh, const struct vdi *t)
 
 	if (v && (v->state == GV_OWNED || v->state == GV_RELEASING) &&
 	    (!ours || t->gen != v->gen)) {
-		if (v->state == GV_OWNED)
+		if (v->state == GV_OWNED && MARKED(gw_lost))
 			log_warn(sh->log, "VDI %06x is not ours any more", t->vid);
 		gv_drop(v);
-	} else if (v && v->state == GV_OWNED && t->clean) {
+	} else if (v && v->state == GV_OWNED && t->clean && MARKED(gw_clean)) {
 		v->dirty = false; /* the takeover is finished (DESIGN 5.6) */
 	}
 	co_cond_broadcast(&gw->changed);
@@ -748,6 +753,7 @@ static void release_all(void *arg)
 		if (v->state != GV_OWNED)
 			continue;
 		op.vid = v->vid;
+		MARK(gw_release_all);
 		gv_release(&op, v, gw->drain_until); /* ~ */
 		pos = 0; /* the map has changed; who is done is GV_RELEASING or out of it */
 	}

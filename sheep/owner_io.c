@@ -9,6 +9,7 @@
 
 #include "lib/base/crc.h"
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 /* ---- calls ---- */
@@ -49,7 +50,8 @@ static void call_free(struct gw_call *k)
 /* What we know of the called member's space; NULL: it is a member of an older view. */
 static struct gw_room *room_of(struct gateway *gw, const struct gw_call *k)
 {
-	if (!gw->room || !gw->view || gw->view->epoch != k->epoch || k->member >= gw->view->nr)
+	if ((!gw->room || !gw->view || gw->view->epoch != k->epoch || k->member >= gw->view->nr) &&
+	    MARKED(own_room_old))
 		return NULL;
 	return &gw->room[k->member];
 }
@@ -119,7 +121,7 @@ int fan_wait(struct gw_fan *f, bool first)
 	while (f->left && !(first && f->nr_ok)) {
 		if (f->gw->stopping)
 			return -ECANCELED;
-		if (f->v && f->v->gone)
+		if (f->v && f->v->gone && MARKED(own_fan_gone))
 			return -EAGAIN;
 		f->waiter = co_self();
 		co_park("replicas"); /* ~ */
@@ -237,6 +239,7 @@ static void retry_later(struct gateway *gw)
 /* A round has failed: another one when a view or the timer says so. */
 static void obj_failed(struct gw_obj *o)
 {
+	MARK(own_round_failed);
 	o->resend = o->hold = true;
 	retry_later(o->v->gw);
 }
@@ -299,7 +302,7 @@ static void write_send(struct gw_write *w)
 			continue;
 		}
 		struct gw_call *k = call_new(gw);
-		if (!k)
+		if (!k && MARKED(own_send_nomem))
 			break; /* the round fails and is repeated */
 		k->w = w;
 		k->member = order[i];
@@ -340,7 +343,7 @@ static void obj_send(struct gw_obj *o)
 
 	assert(!o->calls_out);
 	o->resend = o->hold = true;
-	if (o->unstick || !gv_usable(o->v) || !obj_ring(o))
+	if ((o->unstick || !gv_usable(o->v) || !obj_ring(o)) && MARKED(own_views_meet))
 		return; /* unstick_co(), the next view */
 	o->resend = o->hold = false;
 	cds_list_for_each_entry (w, &o->writes, node) {
@@ -384,7 +387,7 @@ static void unstick_co(void *arg)
 		if (r == -EAGAIN && !gw->stopping)
 			gw_wait(gw, GW_LOOK_NS, "unstick"); /* ~ */
 	}
-	if (!r)
+	if (!r && MARKED(own_unstick))
 		log_err(gw->sh->log, "object %016llx differed between its replicas",
 			(unsigned long long)o->oid);
 	o->unstick = false;
@@ -413,10 +416,10 @@ static void write_settled(struct gw_write *w)
 
 	if (!w->linked)
 		return;
-	if (w->nr_ok == w->nr_need && gw_epoch_is(o->v->gw, w->epoch)) {
+	if (w->nr_ok == w->nr_need && gw_epoch_is(o->v->gw, w->epoch) && MARKED(own_all_answered)) {
 		w->complete = true;
 		o->stuck = 0;
-		if (!(w->flags & PEER_F_DURABLE))
+		if (!(w->flags & PEER_F_DURABLE) && MARKED(own_unflushed))
 			write_unflushed(w);
 		write_unlink(w);
 		if (w->waiter)
@@ -465,15 +468,16 @@ static int write_check(struct gw_op *op, struct gw_obj *o, const struct gw_io *i
 	struct gateway *gw = op->gw;
 	const struct vdi *t;
 
-	if (op_over(op))
+	if (op_over(op) && MARKED(own_write_over))
 		return -ECANCELED;
-	if (!gv_usable(o->v))
+	if (!gv_usable(o->v) && MARKED(own_write_view))
 		return -EAGAIN;
 	if (!op->internal) {
 		t = cluster_vdi(gw->sh->cluster, o->v->vid);
-		if (!t || t->deleted)
+		if ((!t || t->deleted) && MARKED(own_write_deleted))
 			return SD_RES_NO_OBJ;
-		if (t->snap_ctime && io->op == PEER_WRITE && SD_OID_IS_DATA(o->oid))
+		if (t->snap_ctime && io->op == PEER_WRITE && SD_OID_IS_DATA(o->oid) &&
+		    MARKED(own_write_readonly))
 			return SD_RES_READONLY; /* T20 */
 	}
 	/* What an earlier part of the request began is finished (a discard's removal). */
@@ -493,7 +497,7 @@ static void write_begin(struct gw_op *op, struct gw_obj *o, struct gw_write *w)
 	if (cds_list_empty(&o->writes))
 		cds_list_add_tail(&o->busy_node, &gw->busy);
 	cds_list_add_tail(&w->node, &o->writes);
-	if (o->resend) {
+	if (o->resend && MARKED(own_write_behind)) {
 		if (!o->hold && !o->calls_out)
 			obj_send(o);
 		return; /* it goes out with the next round, behind the others */
@@ -518,7 +522,7 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 	if (r)
 		return r;
 	w = write_new(gw);
-	if (!w)
+	if (!w && MARKED(own_write_nomem))
 		return SD_RES_NO_MEM;
 	o->refs++;
 	w->o = o;
@@ -539,6 +543,7 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 	w->waiter = NULL;
 	if (w->complete) {
 		if (io->op == PEER_REMOVE) {
+			MARK(own_removed);
 			o->exists = false;
 			o->ver = (struct obj_ver){0, 0};
 		} else if (io->create) {
@@ -546,6 +551,7 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 		}
 		r = SD_RES_SUCCESS;
 	} else {
+		MARK(own_write_lost);
 		write_unlink(w);
 		r = gw->stopping ? -ECANCELED : -EAGAIN;
 	}
@@ -596,6 +602,7 @@ static void room_ask(struct gateway *gw, unsigned m)
 	k->c.done = room_done;
 	room->asking = true;
 	room->asked_at = env_now(gw->sh->env);
+	MARK(own_room_ask);
 	peer_submit(gw->sh, &gw->view->members[m].inc, &k->c);
 }
 
@@ -607,6 +614,7 @@ static int room_ask_wait(struct gw_op *op, struct gw_obj *o, unsigned m)
 	struct gw_call *k;
 	int r = 0;
 
+	MARK(own_room_again);
 	gw->room[m].asked_at = env_now(gw->sh->env);
 	fan_init(&f, gw, o->v);
 	k = fan_call(&f, PEER_PING, m);
@@ -633,7 +641,7 @@ int owner_room(struct gw_op *op, struct gw_obj *o, uint64_t len)
 		unsigned m = o->ring[i];
 		struct gw_room *room = &gw->room[m];
 		if ((int)m == gw->view->self) {
-			if (!store_has_room(gw->sh->store, len))
+			if (!store_has_room(gw->sh->store, len) && MARKED(own_full))
 				return SD_RES_NO_SPACE;
 			continue;
 		}
@@ -667,12 +675,15 @@ static int flush_round(struct gw_op *op, struct gw_vdi *v)
 	uint64_t who[GW_WORDS];
 	int r;
 
+	if (all)
+		MARK(own_flush_all);
 	memcpy(who, v->unflushed, sizeof(who));
 	memset(v->unflushed, 0, sizeof(v->unflushed));
 	v->flush_all = v->index_cached = false;
 	fan_init(&f, gw, v);
 	for (unsigned m = 0; m < gw->view->nr; m++) {
-		if (gw->view->members[m].gateway || (!all && !(who[m / 64] >> (m % 64) & 1)))
+		if (gw->view->members[m].gateway ||
+		    (!all && !(who[m / 64] >> (m % 64) & 1) && MARKED(own_flush_some)))
 			continue;
 		if (PLANTED(flush_missed) && (int)m != gw->view->self)
 			continue;
@@ -685,7 +696,8 @@ static int flush_round(struct gw_op *op, struct gw_vdi *v)
 		fan_submit(&f, k, &gw->view->members[m].inc);
 	}
 	r = fan_wait(&f, false); /* ~ */
-	if (!r && (failed || f.nr_ok != f.nr || (f.nr && !gw_epoch_is(gw, f.epoch))))
+	if (!r && (failed || f.nr_ok != f.nr || (f.nr && !gw_epoch_is(gw, f.epoch))) &&
+	    MARKED(own_flush_failed))
 		r = -EAGAIN;
 	fan_done(&f);
 	if (r) { /* members have changed places: ask everybody */
@@ -701,7 +713,7 @@ static int flush_lost(struct gw_op *op, struct gw_vdi *v)
 	struct cmd cmd = {.type = CMD_CACHE_LOST, .vid = v->vid, .gen = v->gen, .on = false};
 	int r = cluster_do(op->gw->sh->cluster, &cmd); /* ~ */
 
-	if (r == 0 && !v->gone)
+	if (r == 0 && !v->gone && MARKED(own_cache_lost))
 		return SD_RES_EIO;
 	if (!op_over(op))
 		gw_wait(op->gw, GW_LOOK_NS, "cache lost"); /* ~ */
@@ -722,7 +734,7 @@ int owner_flush(struct gw_op *op, struct gw_vdi *v)
 			return -ECANCELED;
 		if (v->gone)
 			return -EAGAIN;
-		if (v->flushing) {
+		if (v->flushing && MARKED(own_flush_joins)) {
 			co_cond_wait(&v->flushed, "flush"); /* ~ */
 			continue;
 		}
@@ -749,10 +761,10 @@ uint32_t gw_halted(const struct gateway *gw, uint8_t copies, bool write)
 {
 	const struct view *view = gw->view;
 
-	if (!view->ring->nr_zones)
+	if (!view->ring->nr_zones && MARKED(own_halt))
 		return SD_RES_HALT;
 	if (write && (cluster_params(gw->sh->cluster)->flags & SD_CLUSTER_STRICT) &&
-	    view->ring->nr_zones < copies)
+	    view->ring->nr_zones < copies && MARKED(own_strict))
 		return SD_RES_HALT;
 	return SD_RES_SUCCESS;
 }
@@ -771,6 +783,7 @@ static void retry_timer(struct env_timer *t)
 		if (!o->hold)
 			continue;
 		o->hold = false;
+		MARK(own_retry);
 		if (!o->calls_out)
 			obj_send(o);
 	}
@@ -789,6 +802,7 @@ void owner_view(struct gateway *gw)
 	free(gw->room);
 	gw->room = calloc(gw->view->nr ? gw->view->nr : 1, sizeof(*gw->room));
 	cds_list_for_each_entry (o, &gw->busy, busy_node) {
+		MARK(own_view_voids);
 		o->resend = true;
 		o->hold = false;
 		if (!o->calls_out)

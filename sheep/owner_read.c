@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 
 /* BAD: checksum or I/O error, a repair has begun there: read elsewhere. */
 enum piece { PIECE_DONE, PIECE_BAD, PIECE_MISSING, PIECE_MOVED };
@@ -14,9 +15,9 @@ static enum piece read_failed(uint32_t result)
 {
 	switch (result) {
 	case SD_RES_EIO:
-	case SD_RES_INVALID_PARMS: return PIECE_BAD;
-	case SD_RES_NO_OBJ: return PIECE_MISSING;
-	default: return PIECE_MOVED; /* epoch, memory: passes */
+	case SD_RES_INVALID_PARMS: MARK(own_read_bad); return PIECE_BAD;
+	case SD_RES_NO_OBJ: MARK(own_read_missing); return PIECE_MISSING;
+	default: MARK(own_read_moved); return PIECE_MOVED; /* epoch, memory: passes */
 	}
 }
 
@@ -50,7 +51,7 @@ static int read_from(struct gw_op *op, struct gw_obj *o, unsigned m, uint64_t of
 	if (!r) {
 		/* The epoch rule: the replica's, the request's and the owner's are one, now that
 		 * the data is there. */
-		if (call_ok(k) && gw_epoch_is(gw, k->epoch))
+		if (call_ok(k) && gw_epoch_is(gw, k->epoch) && MARKED(own_read))
 			r = k->c.reply_len == len ? PIECE_DONE : PIECE_BAD;
 		else
 			r = k->c.error ? PIECE_MOVED : read_failed(k->c.rsp.result);
@@ -73,7 +74,7 @@ static void heal_co(void *arg)
 	if (o->state == OBJ_KNOWN) {
 		o->state = OBJ_UNKNOWN;
 		o->ask_all = true;
-		if (obj_ready(&op, o) == 0) /* ~ */
+		if (obj_ready(&op, o) == 0 && MARKED(own_healed)) /* ~ */
 			log_warn(gw->sh->log, "object %016llx was missing on a replica",
 				 (unsigned long long)o->oid);
 		o->ask_all = false;
@@ -112,12 +113,12 @@ static unsigned read_order(struct gw_obj *o, unsigned *m)
 	for (unsigned i = 0; i < nr; i++)
 		self |= (int)o->ring[i] == gw->view->self;
 	bool first = self && sync_is(gw->sh, gw->view->epoch, o->oid, o->v->copies);
-	if (first)
+	if (first && MARKED(own_read_local))
 		m[n++] = gw->view->self;
 	for (unsigned i = 0; i < nr; i++)
 		if ((int)o->ring[i] != gw->view->self)
 			m[n++] = o->ring[i];
-	if (self && !first)
+	if (self && !first && MARKED(own_read_local_last))
 		m[n++] = gw->view->self;
 	return n;
 }
@@ -152,6 +153,7 @@ static int read_piece(struct gw_op *op, struct gw_obj *o, uint64_t off, uint64_t
 				missing |= r == PIECE_MISSING;
 			}
 			if (i == n && !moved && gw_epoch_is(gw, e)) {
+				MARK(own_read_none);
 				log_err(gw->sh->log,
 					"object %016llx: no replica can read %llu+%llu",
 					(unsigned long long)o->oid, (unsigned long long)off,

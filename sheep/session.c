@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 static void session_free(struct gateway *gw, struct gw_session *s)
@@ -87,10 +88,10 @@ static void say(struct gw_op *op, struct gw_session *s)
 	s->saying = true;
 	session_busy(s);
 	int r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
-	if (r == 0 && cmd.result == SD_RES_SUCCESS) {
+	if (r == 0 && cmd.result == SD_RES_SUCCESS && MARKED(ses_said)) {
 		if (s->said < cmd.size)
 			s->said = cmd.size;
-	} else if (!op_over(op)) {
+	} else if (!op_over(op) && MARKED(ses_unsaid)) {
 		gw_wait(gw, GW_LOOK_NS, "session"); /* ~ it passes, or we are out */
 	}
 	s->saying = false;
@@ -113,7 +114,7 @@ int session_say(struct gw_op *op)
 		if (s->said == op->client.session)
 			break;
 		known = cluster_session(gw->sh->cluster, op->client.client_id);
-		if (known > op->client.session)
+		if (known > op->client.session && MARKED(ses_moved_on))
 			return -ECANCELED; /* the client has moved on */
 		if (known == op->client.session) {
 			s->said = known;
@@ -133,7 +134,7 @@ static bool older_left(const struct gw_session *s, uint64_t session)
 	struct gw_op *op;
 
 	cds_list_for_each_entry (op, &s->ops, ses_node)
-		if (op->client.session < session && op->sent)
+		if (op->client.session < session && op->sent && MARKED(ses_older_left))
 			return true;
 	return false;
 }
@@ -152,13 +153,13 @@ int session_enter(struct gw_op *op)
 		return SD_RES_NO_MEM;
 	if (s->owned != gw->nr_owned) { /* others may have served it since */
 		uint64_t known = cluster_session(gw->sh->cluster, op->client.client_id);
-		if (s->newest < known)
+		if (s->newest < known && MARKED(ses_known))
 			s->newest = known;
 		s->owned = gw->nr_owned;
 	}
 	if (PLANTED(no_session))
 		s->clear = UINT64_MAX;
-	else if (op->client.session < s->newest)
+	else if (op->client.session < s->newest && MARKED(ses_refused))
 		return -ECANCELED; /* refused: the client has moved on */
 	s->newest = op->client.session;
 	session_busy(s);
@@ -208,6 +209,7 @@ int session_wait_closed(struct gw_op *op)
 	while (gw->nr_closed && closed_left(op)) {
 		if (op_over(op))
 			return -ECANCELED;
+		MARK(ses_closed_left);
 		co_cond_wait_until(&gw->idle, env_now(gw->sh->env) + GW_PARK_NS,
 				   "closed connection"); /* ~ */
 	}

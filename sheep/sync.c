@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/mark.h"
 
 /* ---- who is inside ---- */
 
@@ -217,13 +218,13 @@ int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint
 			r = -ECANCELED;
 			break;
 		}
-		if (s->epoch != epoch) {
+		if (s->epoch != epoch && MARKED(sync_wait_over)) {
 			r = -ESTALE;
 			break;
 		}
 		if (sync_in(s, oid, hash, copies))
 			break;
-		if (!sync_mine(s, hash, copies)) {
+		if (!sync_mine(s, hash, copies) && MARKED(sync_wait_alien)) {
 			r = -EINVAL;
 			break;
 		}
@@ -234,6 +235,7 @@ int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint
 		}
 		if (gen > w->gen)
 			w->gen = gen;
+		MARK(sync_wait_todo);
 		co_cond_wait(&w->cond, "in sync"); /* ~ */
 		want_put(s, w);
 	}
@@ -290,6 +292,7 @@ static int apply_object(struct sync *s, const struct mark_rec *rec)
 			return -ENOMEM;
 		}
 	}
+	MARK(sync_mark_object);
 	m->epoch = rec->epoch;
 	m->copies = rec->box.chi;
 	map_del(&s->torn, rec->oid);
@@ -319,7 +322,9 @@ static int apply(struct sync *s, const struct mark_rec *rec)
 	if (rec->type == MARK_OBJECT)
 		return apply_object(s, rec);
 	int r = smap_set(&s->map, &rec->box, rec->epoch);
-	if (r == 0 && !rec->epoch)
+	if (rec->epoch)
+		MARK(sync_mark_box);
+	if (r == 0 && !rec->epoch && MARKED(sync_mark_drop))
 		marks_drop(s, &rec->box);
 	return r;
 }
@@ -344,7 +349,10 @@ static unsigned batch_take(struct sync *s, struct mark_req **req, struct mark_re
 			break;
 		cds_list_del(&q->node);
 		req[nr] = q;
-		q->result = s->epoch == q->job_epoch || PLANTED(pull_notag) ? 0 : -ESTALE;
+		q->result =
+			s->epoch == q->job_epoch || PLANTED(pull_notag) || !MARKED(sync_mark_old)
+				? 0
+				: -ESTALE;
 		if (PLANTED(pull_notag) && q->rec.epoch)
 			q->rec.epoch = s->epoch;
 		rec[nr++] = q->rec;
@@ -388,7 +396,7 @@ static void write_marks(struct sync *s)
 					    &s->marks); /* ~ */
 		if (n && r == 0)
 			r = sync_file_append(s, good, n); /* ~ */
-		if (r < 0)
+		if (r < 0 && MARKED(sync_mark_io))
 			log_err(s->sh->log, "cannot write the file `sync`: %s", strerror(-r));
 		/* The view cannot have moved on in the map: it waits for file_lock. */
 		batch_done(s, req, nr, r);
@@ -444,6 +452,7 @@ static void give_up(struct sync *s, struct view *v)
 	view_put(h);
 	if (known)
 		return; /* done in an earlier epoch */
+	MARK(sync_give_up);
 	log_warn(s->sh->log,
 		 "what this node has is from a given-up branch: it counts as of epoch "
 		 "%u, and goes to .stale/",
@@ -478,6 +487,7 @@ static int find_torn(struct sync *s)
 		for (unsigned i = 0; i < n; i++) {
 			if (!info[i].torn)
 				continue;
+			MARK(sync_find_torn);
 			log_err(s->sh->log, "object %016" PRIx64 " is torn", info[i].oid);
 			if (map_set(&s->torn, info[i].oid, s) < 0)
 				return -ENOMEM;
@@ -534,7 +544,7 @@ static void marks_view(struct sync *s, const struct sync_map *map, uint32_t from
 		uint64_t hash = sd_hash_oid(m->oid);
 
 		if (m->epoch == from && sync_mine(s, hash, m->copies) &&
-		    map->seg[smap_find(map, hash)].rank < m->copies)
+		    map->seg[smap_find(map, hash)].rank < m->copies && MARKED(sync_keeps_object))
 			m->epoch = epoch;
 	}
 }
@@ -567,13 +577,20 @@ static int view_apply(struct sync *s, struct view *old, struct view *v, bool cle
 { /* @clean: what was in sync in this very epoch is in sync at once (DESIGN 4.3) */
 	uint32_t from = continues(s, old, v) ? old->epoch : 0;
 	bool kept = clean && !old && same_epoch(s, v);
+	MARK(sync_view_all);
+	if (from)
+		MARK(sync_stays);
+	else if (kept)
+		MARK(sync_kept);
+	else
+		MARK(sync_anew);
 	struct sync_map map;
 	int r;
 
 	if (!s->view)
 		give_up(s, v);
 	/* "In sync" is told by the epoch's number (Y1): nothing may have it before. */
-	if (!kept && newer_than(s, v->epoch)) {
+	if (!kept && newer_than(s, v->epoch) && MARKED(sync_newer)) {
 		log_err(s->sh->log, "this node was in sync in epoch %u or later already", v->epoch);
 		return -EUCLEAN;
 	}
@@ -585,7 +602,7 @@ static int view_apply(struct sync *s, struct view *old, struct view *v, bool cle
 		return r;
 	marks_view(s, &map, from, v->epoch);
 	r = sync_file_write(s, v->epoch, v->name, &map, &s->marks); /* ~ */
-	if (r < 0) {
+	if (r < 0 && MARKED(sync_view_io)) {
 		smap_done(&map);
 		return r;
 	}
@@ -607,6 +624,7 @@ int sync_view(struct sheep *sh, struct view *old, struct view *new_view, bool cl
 	sync_enter(s);
 	/* From here on writes of older epochs are refused; what is queued in the journal is in the
 	 * index already, and whoever asks for versions waits for it to land (replica.c, WHY B3). */
+	MARK(sync_refuses);
 	s->refuse = new_view->epoch;
 	s->epoch = 0;
 	wants_end(s);

@@ -16,6 +16,7 @@
 
 #include "lib/base/crc.h"
 #include "sheep/sync_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 #define FILE_NAME     "sync"
@@ -141,7 +142,7 @@ static int64_t file_rw(struct sync *s, enum env_io_op op, struct env_file *f, vo
 		int64_t r = co_io(s->sh->sched, &io); /* ~ */
 		if (r < 0)
 			return r;
-		if ((size_t)r < n)
+		if ((size_t)r < n && MARKED(syncf_short))
 			return -EIO;
 		done += n;
 	}
@@ -220,6 +221,8 @@ int sync_file_write(struct sync *s, uint32_t epoch, const uint8_t name[8],
 		return -ENOMEM;
 	int r = file_replace(s, buf, len, &f); /* ~ */
 	free(buf);
+	if (r < 0)
+		MARK(syncf_write_io);
 	/* On an error too: it may have lost its name, and what is appended to it would be lost. */
 	sync_file_close(s); /* ~ */
 	if (r < 0)
@@ -345,8 +348,10 @@ static void load_records(struct sync *s, struct cursor *c)
 		struct mark_rec rec = {.epoch = r.epoch};
 
 		if (r.magic != REC_MAGIC || r.clo < 1 || r.clo > r.chi || r.chi > SD_COPIES_MAX ||
-		    r.crc != crc32c(&r.epoch, sizeof(r) - offsetof(struct file_rec, epoch)))
+		    r.crc != crc32c(&r.epoch, sizeof(r) - offsetof(struct file_rec, epoch))) {
+			MARK(syncf_cut);
 			return;
+		}
 		rec.type = r.type == MARK_OBJECT ? MARK_OBJECT : MARK_BOX;
 		rec.oid = r.from;
 		rec.box = (struct sync_box){r.from, r.to, r.clo, r.chi};
@@ -381,7 +386,7 @@ int sync_file_load(struct sync *s)
 		load_records(s, &c);
 	free(buf);
 	file_close(s, f); /* ~ */
-	if (r == -EUCLEAN)
+	if (r == -EUCLEAN && MARKED(syncf_damaged))
 		log_err(s->sh->log, "the file `sync` of the store is damaged: this node cannot say "
 				    "what it had in sync (remove the store to join as a new node)");
 	return r;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 /* ---- one object ---- */
@@ -34,11 +35,12 @@ void serve_query(struct sync *s, struct peer_call *c)
 	c->rsp.ver_seq = info.ver.seq;
 	c->rsp.obj_size = info.size;
 	c->rsp.copies = copies;
-	if (sync_in(s, q->oid, hash, copies))
+	if (sync_in(s, q->oid, hash, copies) && MARKED(srv_in_sync))
 		c->rsp.flags |= PEER_F_IN_SYNC;
-	if (!c->rsp.synced) /* "do not know" is not "it does not exist" (WHY B1k) */
+	if (!c->rsp.synced &&
+	    MARKED(srv_unknown)) /* "do not know" is not "it does not exist" (WHY B1k) */
 		c->rsp.flags |= PEER_F_UNKNOWN;
-	if (info.torn)
+	if (info.torn && MARKED(srv_torn))
 		c->rsp.flags |= PEER_F_TORN;
 }
 
@@ -123,6 +125,7 @@ static int list_marks(struct sync *s, const struct sync_box *b, uint32_t synced,
 		if (m->epoch <= synced || m->copies < b->clo || m->copies > b->chi ||
 		    hash < b->from || hash > b->to || store_lookup(s->sh->store, m->oid, &info))
 			continue;
+		MARK(srv_known_absent);
 		info = (struct obj_info){0};
 		if (row_add(s, r, m->oid, hash, m->copies, &info) < 0)
 			return -ENOMEM;
@@ -135,6 +138,7 @@ static int list_cut(struct sync_box *b, struct rows *r)
 {
 	if (r->nr <= SYNC_LIST_MAX)
 		return 0;
+	MARK(srv_list_cut);
 	qsort(r->row, r->nr, sizeof(*r->row), row_cmp);
 	uint64_t h = sd_hash_oid(r->row[SYNC_LIST_MAX].oid);
 	while (r->nr && sd_hash_oid(r->row[r->nr - 1].oid) >= h)
@@ -300,7 +304,7 @@ void serve_drop_check(struct sync *s, struct peer_call *c)
 		for (unsigned n = b.clo; n <= b.chi && all; n++)
 			all = s->map.seg[i].rank >= n || s->map.seg[i].s[n - 1] == s->epoch;
 	c->rsp.result = SD_RES_SUCCESS;
-	if (all && !s->torn.nr)
+	if (all && !s->torn.nr && MARKED(srv_drop_yes))
 		c->rsp.flags |= PEER_F_IN_SYNC;
 }
 
@@ -391,11 +395,12 @@ static bool pull_allowed(struct sync *s, const struct peer_hdr *q, const struct 
 			 uint8_t copies, bool *in_sync)
 {
 	*in_sync = sync_in(s, q->oid, sd_hash_oid(q->oid), copies);
-	if (info->torn)
+	if (info->torn && MARKED(srv_pull_torn))
 		return false;
 	if (q->flags & PEER_F_IN_SYNC)
-		return *in_sync;
-	return obj_ver_cmp(info->ver, (struct obj_ver){q->ver_gen, q->ver_seq}) == 0;
+		return *in_sync && MARKED(srv_pull_rule1);
+	return obj_ver_cmp(info->ver, (struct obj_ver){q->ver_gen, q->ver_seq}) == 0 &&
+	       MARKED(srv_pull_rule2);
 }
 
 static void pull_answer(struct sync *s, struct outgoing *out, int r, uint64_t bad, uint8_t copies)
@@ -404,9 +409,9 @@ static void pull_answer(struct sync *s, struct outgoing *out, int r, uint64_t ba
 
 	if (r == 0)
 		c->rsp.result = SD_RES_SUCCESS;
-	else if (r == -ECANCELED)
+	else if (r == -ECANCELED && MARKED(srv_pull_void))
 		c->error = -ECANCELED;
-	else if (r == -EILSEQ) {
+	else if (r == -EILSEQ && MARKED(srv_pull_bad)) {
 		c->rsp.result = SD_RES_EIO;
 		c->rsp.flags |= PEER_F_BAD;
 		repair_start(s, c->req.oid, copies, bad, out->info.size - bad);
@@ -427,7 +432,7 @@ static void pull_from(struct sync *s, struct outgoing *out, struct store_obj *o)
 	 * what is sent is one state of this epoch. */
 	store_lookup(s->sh->store, c->req.oid, &out->info);
 	if ((sync_admit(s, c->req.epoch) && !PLANTED(pull_any_epoch)) || !copies ||
-	    !pull_allowed(s, &c->req, &out->info, copies, &in_sync)) {
+	    (!pull_allowed(s, &c->req, &out->info, copies, &in_sync) && MARKED(srv_pull_no))) {
 		store_put(o);
 		c->rsp.result = SD_RES_AGAIN;
 		c->rsp.flags |= PEER_F_LAST;
@@ -438,7 +443,7 @@ static void pull_from(struct sync *s, struct outgoing *out, struct store_obj *o)
 	c->rsp.ver_seq = out->info.ver.seq;
 	c->rsp.obj_size = out->info.size;
 	c->rsp.copies = out->info.copies;
-	if (!out->info.ver.gen && !out->info.ver.seq) {
+	if (!out->info.ver.gen && !out->info.ver.seq && MARKED(srv_pull_absent)) {
 		store_put(o);
 		c->rsp.result = SD_RES_NO_OBJ;
 		c->rsp.flags |= PEER_F_LAST;
@@ -458,7 +463,7 @@ void serve_pull(struct sync *s, struct peer_call *c)
 	co_sem_take(&s->served, 1); /* ~ */
 	if (s->stopping) {
 		c->error = -ECANCELED;
-	} else if (map_get(&s->pulling, c->req.oid)) {
+	} else if (map_get(&s->pulling, c->req.oid) && MARKED(srv_pull_busy)) {
 		/* Its lock is held for a pull: two that pull from each other must not wait. */
 		c->rsp.result = SD_RES_AGAIN;
 		c->rsp.flags |= PEER_F_LAST;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 /* ---- VDIs ---- */
@@ -80,7 +81,7 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
 		!PLANTED(flush_not_all); /* WHY B5: the first flush of a generation goes to all */
 	v->index_cached = true;
 	co_cond_broadcast(&v->gw->changed);
-	if (dirty)
+	if (dirty && MARKED(gv_dirty))
 		sweep_kick(v->gw);
 }
 
@@ -122,7 +123,8 @@ static void claim_wait(struct gw_vdi *v)
 	uint64_t at;
 
 	while (!v->gone && !gw->stopping &&
-	       (at = cluster_serve_after(gw->sh->cluster)) > env_now(gw->sh->env))
+	       (at = cluster_serve_after(gw->sh->cluster)) > env_now(gw->sh->env) &&
+	       MARKED(gv_claim_wait))
 		co_cond_wait_until(&gw->changed, at, "a silent member's lease"); /* ~ */
 }
 
@@ -150,7 +152,8 @@ int gv_claim(struct gw_op *op, struct gw_vdi *v)
 		claim_wait(v); /* ~ */
 	if (!v->gone) {
 		v->state = GV_NONE;
-		if (r == 0 && cmd.result == SD_RES_SUCCESS && claim_holds(v, cmd.ret_gen))
+		if (r == 0 && cmd.result == SD_RES_SUCCESS && claim_holds(v, cmd.ret_gen) &&
+		    MARKED(gv_claimed))
 			gv_own(v, cmd.ret_gen, cmd.ret_dirty);
 		co_cond_broadcast(&gw->changed);
 		gv_put(v);
@@ -158,7 +161,7 @@ int gv_claim(struct gw_op *op, struct gw_vdi *v)
 	/* VDI_LOCKED: the table, applied up to here, says who has it.  Else it passes, or we stop.
 	 */
 	if ((r < 0 || (cmd.result != SD_RES_SUCCESS && cmd.result != SD_RES_VDI_LOCKED)) &&
-	    !op_over(op))
+	    !op_over(op) && MARKED(gv_claim_failed))
 		gw_wait(gw, GW_LOOK_NS, "claim"); /* ~ */
 	return -EAGAIN;
 }
@@ -174,7 +177,7 @@ static void unflushed_move(struct gw_vdi *v, struct view *old)
 		if (!(v->unflushed[m / 64] >> (m % 64) & 1))
 			continue;
 		int i = view_find(v->gw->view, &old->members[m].inc);
-		if (i >= 0)
+		if (i >= 0 && MARKED(gv_unflushed_moves))
 			moved[i / 64] |= 1ull << (i % 64);
 	}
 	memcpy(v->unflushed, moved, sizeof(moved));
@@ -215,10 +218,12 @@ bool gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until)
 	v->state = GV_RELEASING;
 	v->refs++;
 	while (v->nr_ops && !v->gone && !gw->stopping)
-		if (co_cond_wait_until(&v->idle, until, "release") < 0) /* ~ */
+		if (co_cond_wait_until(&v->idle, until, "release") < 0 &&
+		    MARKED(gv_release_busy)) /* ~ */
 			break;
 	if (!v->nr_ops && !v->gone && !gw->stopping) {
 		/* Clean: takeover finished, everything flushed (WHY B15, DESIGN 5.1). */
+		MARK(gv_release);
 		bool flushed = owner_flush(op, v) == SD_RES_SUCCESS; /* ~ */
 		cmd.clean = flushed && !v->dirty && !v->nr_ops;
 		sent = !v->gone && !gw->stopping;
@@ -241,7 +246,7 @@ int gv_say_cached(struct gw_op *op, struct gw_vdi *v)
 			return -ECANCELED;
 		if (v->gone)
 			return -EAGAIN;
-		if (v->caching) {
+		if (v->caching && MARKED(gv_caching)) {
 			gw_wait(gw, GW_LOOK_NS, "cached"); /* ~ */
 			continue;
 		}
@@ -253,7 +258,7 @@ int gv_say_cached(struct gw_op *op, struct gw_vdi *v)
 			gw_wait(gw, GW_LOOK_NS, "cached"); /* ~ */
 		v->caching = false;
 		co_cond_broadcast(&gw->changed);
-		if (deleted)
+		if (deleted && MARKED(gv_cached_deleted))
 			return 0; /* write_check() says so */
 	}
 	return v->gone ? -EAGAIN : 0;
@@ -272,6 +277,7 @@ static void handover_co(void *arg)
 
 	op_begin_internal(gw, &op, v->vid);
 	if (owner_flush(&op, v) == SD_RES_SUCCESS && v->state == GV_OWNED && !gw->draining) {
+		MARK(gv_handover);
 		log_info(gw->sh->log, "handing over VDI %06x: another node's clients use it",
 			 v->vid);
 		done = gv_release(&op, v, env_now(gw->sh->env) + GW_HANDOVER_DRAIN_NS); /* ~ */
@@ -280,6 +286,7 @@ static void handover_co(void *arg)
 	}
 	if (!done) {
 		v->peer_since = 0;
+		MARK(gv_handover_not);
 		v->handover_ns = 2 * v->handover_ns < GW_HANDOVER_MAX_NS ? 2 * v->handover_ns
 									 : GW_HANDOVER_MAX_NS;
 	}
@@ -474,7 +481,7 @@ static int load_clean(struct gw_obj *o)
 	self = self && sync_is(gw->sh, view->epoch, o->oid, o->v->copies);
 	fan_init(&f, gw, o->v);
 	for (unsigned i = 0; i < nr; i++) {
-		if (self && (int)o->ring[i] != view->self)
+		if (self && (int)o->ring[i] != view->self && MARKED(gv_load_self))
 			continue;
 		k = version_call(&f, o, PEER_VERSION, o->ring[i]);
 		if (k)
@@ -515,6 +522,7 @@ static int takeover_settle(struct gw_obj *o, struct gw_fan *f, const struct gw_c
 	cds_list_for_each_entry (k, &f->calls, node) {
 		if (!state_above(best, k))
 			continue;
+		MARK(gv_settle);
 		s = version_call(&g, o, PEER_SETTLE, k->member);
 		if (!s) {
 			failed = true;
@@ -527,7 +535,8 @@ static int takeover_settle(struct gw_obj *o, struct gw_fan *f, const struct gw_c
 		fan_submit(&g, s, &view->members[k->member].inc);
 	}
 	int r = fan_wait(&g, false); /* ~ */
-	if (!r && (failed || g.nr_ok != g.nr || !gw_epoch_is(gw, g.epoch)))
+	if (!r && (failed || g.nr_ok != g.nr || !gw_epoch_is(gw, g.epoch)) &&
+	    MARKED(gv_settle_failed))
 		r = -EAGAIN;
 	fan_done(&g);
 	return r;
@@ -550,7 +559,7 @@ int obj_equalize(struct gw_obj *o, struct obj_ver *ver)
 			fan_submit(&f, k, &view->members[o->ring[i]].inc);
 	}
 	int r = fan_wait(&f, false); /* ~ */
-	if (!r && (f.nr_ok != nr || !gw_epoch_is(gw, f.epoch)))
+	if (!r && (f.nr_ok != nr || !gw_epoch_is(gw, f.epoch)) && MARKED(gv_compare_failed))
 		r = -EAGAIN;
 	if (!r) {
 		cds_list_for_each_entry (k, &f.calls, node)
@@ -572,7 +581,7 @@ static int load_dirty(struct gw_obj *o)
 	struct obj_ver ver;
 	int r = obj_equalize(o, &ver); /* ~ */
 
-	if (!r)
+	if (!r && MARKED(gv_compared))
 		obj_learned(o, ver);
 	return r;
 }
@@ -588,7 +597,7 @@ static int obj_load(struct gw_op *op, struct gw_obj *o)
 		if (o->v->gone)
 			return -EAGAIN;
 		if (gv_usable(o->v)) {
-			if (!obj_ring(o))
+			if (!obj_ring(o) && MARKED(gv_halt))
 				return SD_RES_HALT;
 			int r = (o->v->dirty && !PLANTED(no_recon)) || o->ask_all
 					? load_dirty(o)
@@ -610,7 +619,7 @@ int obj_ready(struct gw_op *op, struct gw_obj *o)
 			return -ECANCELED;
 		if (o->v->gone)
 			return -EAGAIN;
-		if (o->state == OBJ_LOADING) {
+		if (o->state == OBJ_LOADING && MARKED(gv_loading)) {
 			co_cond_wait(&o->loaded, "version"); /* ~ */
 			continue;
 		}
