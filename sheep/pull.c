@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/mark.h"
 
 /* ---- calls (Y6) ---- */
 
@@ -46,7 +47,7 @@ static void ask_frame(struct peer_call *c, const struct peer_hdr *h, struct buf 
 	struct ask *a = caa_container_of(c, struct ask, c);
 	struct pull_frame *f = a->job ? malloc(sizeof(*f)) : NULL;
 
-	if (!f) {
+	if (!f && MARKED(pull_dropped)) {
 		a->lost = true;
 		peer_frame_done(c, h->data_len);
 		buf_put(data);
@@ -181,14 +182,17 @@ static int incoming_check(const struct incoming *in)
 	struct obj_ver ver = {rsp->ver_gen, rsp->ver_seq};
 	const struct pull *p = in->p;
 
-	if (!ask_ok(a) || a->lost ||
-	    (rsp->result != SD_RES_SUCCESS && rsp->result != SD_RES_NO_OBJ))
+	if ((!ask_ok(a) || a->lost ||
+	     (rsp->result != SD_RES_SUCCESS && rsp->result != SD_RES_NO_OBJ)) &&
+	    MARKED(pull_failed))
 		return -EAGAIN;
-	if (p->rule == PULL_EXACT ? obj_ver_cmp(ver, p->ver) != 0 : !(rsp->flags & PEER_F_IN_SYNC))
+	if ((p->rule == PULL_EXACT ? obj_ver_cmp(ver, p->ver) != 0
+				   : !(rsp->flags & PEER_F_IN_SYNC)) &&
+	    MARKED(pull_other))
 		return -EAGAIN;
-	if (p->rule == PULL_AT_LEAST && obj_ver_cmp(ver, p->ver) < 0)
+	if (p->rule == PULL_AT_LEAST && obj_ver_cmp(ver, p->ver) < 0 && MARKED(pull_lower))
 		return -EAGAIN;
-	if (rsp->result == SD_RES_SUCCESS && rsp->len != in->got)
+	if (rsp->result == SD_RES_SUCCESS && rsp->len != in->got && MARKED(pull_short))
 		return -EAGAIN;
 	return 0;
 }
@@ -213,8 +217,9 @@ static int pull_absent(struct incoming *in)
 
 	if (!store_lookup(s->sh->store, in->p->oid, &info))
 		return 0;
-	if (in->p->rule == PULL_AT_LEAST)
+	if (in->p->rule == PULL_AT_LEAST && MARKED(pull_repair_absent))
 		return -EAGAIN; /* a repair makes nothing go away */
+	MARK(pull_stale);
 	log_info(s->sh->log, "object %016" PRIx64 " is stale", in->p->oid);
 	s->purge = true;
 	return store_stale(in->o, in->j->epoch); /* ~ */
@@ -231,7 +236,7 @@ static int pull_store(struct incoming *in)
 		return r;
 	if (!pull_valid(in->j, in->p))
 		return pull_stop(in->j);
-	if (s->branch && store_lookup(s->sh->store, in->p->oid, &info)) {
+	if (s->branch && store_lookup(s->sh->store, in->p->oid, &info) && MARKED(pull_branch)) {
 		/* What a given-up branch had is kept for the operator (DESIGN 4.3). */
 		r = store_stale(in->o, in->j->epoch); /* ~ */
 		if (r < 0)
@@ -239,6 +244,7 @@ static int pull_store(struct incoming *in)
 		if (!pull_valid(in->j, in->p))
 			return pull_stop(in->j);
 	}
+	MARK(pull_stored);
 	return store_replace_commit(TAKE(in->r, NULL),
 				    (struct obj_ver){rsp->ver_gen, rsp->ver_seq}); /* ~ */
 }
@@ -260,7 +266,7 @@ int pull_locked(struct job *j, struct store_obj *o, const struct pull *p)
 	r = incoming_stream(&in); /* ~ */
 	if (r == 0)
 		r = incoming_check(&in);
-	if (r == 0 && !pull_valid(j, p))
+	if (r == 0 && !pull_valid(j, p) && MARKED(pull_old))
 		r = pull_stop(j);
 	if (r == 0)
 		r = in.a->c.rsp.result == SD_RES_NO_OBJ ? pull_absent(&in)
@@ -268,7 +274,7 @@ int pull_locked(struct job *j, struct store_obj *o, const struct pull *p)
 	if (in.r)
 		store_replace_abort(in.r); /* ~ */
 	ask_drop(in.a);
-	if (r < 0 && r != -EAGAIN && r != -ESTALE && r != -ECANCELED)
+	if (r < 0 && r != -EAGAIN && r != -ESTALE && r != -ECANCELED && MARKED(pull_io))
 		log_err(j->s->sh->log, "cannot pull object %016" PRIx64 ": %s", p->oid,
 			strerror(-r));
 	return r;
@@ -276,7 +282,8 @@ int pull_locked(struct job *j, struct store_obj *o, const struct pull *p)
 
 struct store_obj *pull_lock(struct job *j, uint64_t oid)
 {
-	if (map_get(&j->s->pulling, oid) || map_set(&j->s->pulling, oid, j) < 0)
+	if ((map_get(&j->s->pulling, oid) || map_set(&j->s->pulling, oid, j) < 0) &&
+	    MARKED(pull_busy))
 		return NULL;
 	return store_get(j->s->sh->store, oid, true); /* ~ */
 }
@@ -341,8 +348,11 @@ static int repair_block(struct job *j, const struct repair *r, unsigned src, uin
 		e = -EAGAIN;
 	if (e == 0) {
 		struct obj_ver ver = {a->c.rsp.ver_gen, a->c.rsp.ver_seq};
-		struct store_obj *o = store_get(s->sh->store, r->oid, true);		 /* ~ */
+		struct store_obj *o = store_get(s->sh->store, r->oid, true); /* ~ */
+		MARK(repair_block);
 		e = job_over(j) ? -ESTALE : store_repair(o, ver, off, a->reply, 0, len); /* ~ */
+		if (e == -ESTALE)
+			MARK(repair_moved);
 		store_put(o);
 	}
 	ask_drop(a);
@@ -366,6 +376,7 @@ static int repair_whole(struct job *j, const struct repair *r, unsigned src)
 		 !store_lookup(j->s->sh->store, r->oid, &info))
 		e = 0; /* its recovery does it, or it is gone */
 	else {
+		MARK(repair_whole);
 		p.ver = info.ver;
 		e = pull_locked(j, o, &p); /* ~ */
 	}
@@ -414,7 +425,7 @@ int repair_range(struct sync *s, uint64_t oid, uint8_t copies, uint64_t off, uin
 		e = find_bad(s, &r, bad, buf, &bad); /* ~ */
 		if (e <= 0)
 			break;
-		e = bad == last ? -EIO : 1; /* repaired, and bad again */
+		e = bad == last && MARKED(repair_again) ? -EIO : 1; /* repaired, and bad again */
 		last = bad;
 		int d = e < 0 ? e : repair_bad(&j, &r, bad); /* ~ */
 		if (d < 0)
@@ -424,7 +435,7 @@ int repair_range(struct sync *s, uint64_t oid, uint8_t copies, uint64_t off, uin
 				   oid, bad);
 	}
 	buf_put(buf);
-	if (e < 0)
+	if (e < 0 && MARKED(repair_failed))
 		log_err(s->sh->log,
 			"object %016" PRIx64 ": block at %" PRIu64
 			" is bad and cannot be repaired now: %s",
@@ -450,7 +461,8 @@ void repair_start(struct sync *s, uint64_t oid, uint8_t copies, uint64_t off, ui
 {
 	struct repair *r;
 
-	if (s->stopping || s->repairing.nr >= SYNC_REPAIRS || map_get(&s->repairing, oid))
+	if ((s->stopping || s->repairing.nr >= SYNC_REPAIRS || map_get(&s->repairing, oid)) &&
+	    MARKED(repair_skipped))
 		return;
 	r = malloc(sizeof(*r));
 	if (!r)

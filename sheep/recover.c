@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 /* ---- members of older epochs ---- */
@@ -101,7 +102,7 @@ static int epoch_absent(struct job *j, const struct view *h, struct sync_box *b)
 		if (m) /* those with fewer copies are looked at later */
 			b->clo = b->chi;
 	}
-	if (m)
+	if (m && MARKED(rec_awaited))
 		log_awaited(j->s, m, h->epoch);
 	return m != NULL;
 }
@@ -110,11 +111,11 @@ static int epoch_absent(struct job *j, const struct view *h, struct sync_box *b)
  * no-wait-absent).  A forced epoch has given up on who was absent then. */
 bool sync_absent(struct job *j, uint32_t e, struct sync_box *b)
 {
-	bool forced = j->view->forced || PLANTED(no_wait_absent);
+	bool forced = (j->view->forced && MARKED(rec_forced)) || PLANTED(no_wait_absent);
 
 	for (uint32_t k = j->epoch - 1; k > e && !forced && !job_over(j); k--) {
 		const struct view *h = history(j->s, k);
-		if (!h) {
+		if (!h && MARKED(rec_no_history)) {
 			log_warn(j->s->sh->log, "the members of epoch %u are not known any more",
 				 k);
 			return true;
@@ -171,7 +172,7 @@ enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const str
 	 * in sync says nothing (WHY B1b trust-equal). */
 	*rule1 = true;
 	for (unsigned i = 0; i < j->view->nr; i++)
-		if (a[i].ok && a[i].in_sync && !a[i].torn) {
+		if (a[i].ok && a[i].in_sync && !a[i].torn && MARKED(rec_rule1)) {
 			*src = (int)i;
 			return VERDICT_TAKE;
 		}
@@ -195,8 +196,9 @@ enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const str
 		    (best < 0 || better(&a[i], &a[best], (int)i == self)))
 			best = (int)i;
 	*src = best;
-	if (!a[best].torn)
+	if (!a[best].torn && MARKED(rec_rule2))
 		return VERDICT_TAKE;
+	MARK(rec_all_torn);
 	*src = settler(j, hash, copies, a, e);
 	return VERDICT_TORN;
 }
@@ -263,7 +265,7 @@ static unsigned poll_collect(struct poll *p, bool *in_sync, bool *failed)
 			out++;
 			continue;
 		}
-		if (!ask_ok(k) || k->c.rsp.result != SD_RES_SUCCESS) {
+		if ((!ask_ok(k) || k->c.rsp.result != SD_RES_SUCCESS) && MARKED(rec_ask_failed)) {
 			*failed = true;
 			continue;
 		}
@@ -295,6 +297,7 @@ static int poll_wait(struct poll *p)
 			return 1;
 		if (!out || PLANTED(first_come))
 			return failed ? -EAGAIN : 0;
+		MARK(rec_ask_waits);
 		co_cond_wait(&j->cond, "sync: answers"); /* ~ */
 	}
 }
@@ -344,20 +347,20 @@ static int adopt(struct job *j, uint64_t oid, uint8_t copies, unsigned src, cons
 	struct obj_info info = {0};
 	int r = 0;
 
-	if (!o)
+	if (!o && MARKED(rec_adopt_busy))
 		return -EAGAIN; /* the bulk pull is at it */
 	store_lookup(j->s->sh->store, oid, &info);
 	bool done = sync_in(j->s, oid, sd_hash_oid(oid), copies);
 	p.rule = rule1 ? PULL_IN_SYNC : PULL_EXACT;
 	if (job_over(j))
 		r = job_code(j);
-	else if (done)
+	else if (done && MARKED(rec_adopt_done))
 		r = 0;
 	else if (PLANTED(trust_higher) && obj_ver_cmp(info.ver, a->ver) > 0)
 		r = 0;
-	else if ((int)src != j->view->self &&
-		 (info.torn || obj_ver_cmp(info.ver, a->ver) != 0)) /* equal ones need no pull */
-		r = pull_locked(j, o, &p);			    /* ~ */
+	else if ((int)src != j->view->self && (info.torn || obj_ver_cmp(info.ver, a->ver) != 0) &&
+		 MARKED(rec_adopt))	   /* equal ones need no pull */
+		r = pull_locked(j, o, &p); /* ~ */
 	pull_unlock(j, oid, o);
 	return r == 0 && !done ? mark_object(j, oid, copies) : r; /* ~ */
 }
@@ -376,7 +379,7 @@ static bool settle_version(struct job *j, uint64_t oid, uint64_t gen, struct obj
 		*ret = (struct obj_ver){gen, 0};
 		return true;
 	}
-	if (live)
+	if (live && MARKED(rec_settle_owner))
 		return false;
 	ret->gen = v && v->gen > have.gen ? v->gen : have.gen;
 	ret->seq = 1ull << 63 | j->epoch;
@@ -400,7 +403,7 @@ static int settle(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen)
 	else
 		r = store_settle(o, ver); /* ~ */
 	pull_unlock(j, oid, o);
-	if (r == 0) {
+	if (r == 0 && MARKED(rec_settled)) {
 		log_warn(j->s->sh->log,
 			 "object %016" PRIx64 " was torn on every replica: it is as it lies here",
 			 oid);
@@ -425,7 +428,7 @@ int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen)
 			r = adopt(j, oid, copies, (unsigned)src, &p.a[src], rule1); /* ~ */
 		else if (d == VERDICT_TORN)
 			r = src == j->view->self ? settle(j, oid, copies, gen) : -EAGAIN; /* ~ */
-		else
+		else if (MARKED(rec_busy))
 			r = -EBUSY;
 	}
 	poll_end(&p);
@@ -441,7 +444,7 @@ static void want_step(struct sync *s, struct want *w)
 	job_begin(s, &j);
 	int r = j.epoch == w->epoch ? sync_resolve(&j, w->oid, w->copies, w->gen) : /* ~ */
 			-ESTALE;
-	if (r < 0 && r != -EBUSY && !w->over && !job_over(&j))
+	if (r < 0 && r != -EBUSY && !w->over && !job_over(&j) && MARKED(rec_retry))
 		job_wait(&j, SYNC_RETRY_NS, "sync: again"); /* ~ */
 	job_end(&j);
 	/* -EBUSY: only another view can help, and that ends the want. */
@@ -476,7 +479,7 @@ void recover_queue(struct sync *s, struct want *w)
 	}
 	if (s->nr_workers >= SYNC_DEMAND_WORKERS || s->stopping)
 		return;
-	if (!co_start(s->sh->sched, worker, s, "sync")) {
+	if (!co_start(s->sh->sched, worker, s, "sync") && MARKED(rec_no_worker)) {
 		co_cond_broadcast(&s->changed); /* recover_main() starts one later */
 		return;
 	}

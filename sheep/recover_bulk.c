@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "sheep/sync_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 struct task {
@@ -91,8 +92,9 @@ static int list_take(struct lists *l, unsigned m)
 	struct list *li = &l->list[m];
 	const struct peer_hdr *h = &li->ask->c.rsp;
 
-	if (!ask_ok(li->ask) || h->result != SD_RES_SUCCESS ||
-	    li->ask->c.reply_len % sizeof(struct peer_obj))
+	if ((!ask_ok(li->ask) || h->result != SD_RES_SUCCESS ||
+	     li->ask->c.reply_len % sizeof(struct peer_obj)) &&
+	    MARKED(bulk_list_failed))
 		return -EAGAIN;
 	struct sync_box was = l->box;
 	if (!list_covers(l, h->off, h->len < was.to ? h->len : was.to,
@@ -147,7 +149,7 @@ static int ask_ring(struct lists *l, int *src)
 			r = list_take(l, ring[i]);
 		if (r < 0)
 			return r;
-		if (l->list[ring[i]].in_sync) {
+		if (l->list[ring[i]].in_sync && MARKED(bulk_rule1)) {
 			*src = (int)ring[i];
 			return 0;
 		}
@@ -257,7 +259,8 @@ static int plan_object(struct lists *l, const struct entry *e, unsigned n, struc
 				       .synced = l->list[i].synced};
 	for (unsigned i = 0; i < n; i++)
 		row_answer(&a[e[i].member], e[i].row);
-	if (only < 0 && sync_decide(j, e->hash, t.copies, a, &src, &t.rule1) != VERDICT_TAKE)
+	if (only < 0 && sync_decide(j, e->hash, t.copies, a, &src, &t.rule1) != VERDICT_TAKE &&
+	    MARKED(bulk_resolve))
 		t.resolve = true; /* torn: it is settled, or not yet */
 	else if (only >= 0 && (!a[src].in_sync || a[src].torn))
 		t.resolve = true;
@@ -270,8 +273,8 @@ static int plan_object(struct lists *l, const struct entry *e, unsigned n, struc
 		t.ver = a[src].ver;
 		if (PLANTED(trust_higher) && obj_ver_cmp(have.ver, t.ver) > 0)
 			return 0;
-		if (src == j->view->self ||
-		    (!have.torn && obj_ver_cmp(have.ver, t.ver) == 0)) /* K1 */
+		if ((src == j->view->self || (!have.torn && obj_ver_cmp(have.ver, t.ver) == 0)) &&
+		    MARKED(bulk_equal)) /* K1 */
 			return 0;
 	}
 	return task_add(l, &t);
@@ -308,7 +311,7 @@ static int task_pull(struct job *j, const struct task *t)
 	if (!o)
 		return -EAGAIN;
 	p.rule = t->rule1 ? PULL_IN_SYNC : PULL_EXACT;
-	if (r == 0 && !sync_in(j->s, t->oid, sd_hash_oid(t->oid), t->copies))
+	if (r == 0 && !sync_in(j->s, t->oid, sd_hash_oid(t->oid), t->copies) && MARKED(bulk_pull))
 		r = pull_locked(j, o, &p); /* ~ */
 	pull_unlock(j, t->oid, o);
 	return r;
@@ -317,8 +320,10 @@ static int task_pull(struct job *j, const struct task *t)
 /* What requests wait for comes first; but the rest does not wait for ever. */
 static void let_demand_pass(struct job *j)
 {
-	for (unsigned i = 0; i < 2 && j->s->nr_workers && !job_over(j); i++)
+	for (unsigned i = 0; i < 2 && j->s->nr_workers && !job_over(j); i++) {
+		MARK(bulk_demand_first);
 		job_wait(j, SYNC_RETRY_NS / 2, "sync: requests first"); /* ~ */
+	}
 }
 
 static void task_co(void *arg)
@@ -335,7 +340,7 @@ static void task_co(void *arg)
 		if (r == 0)
 			r = t->resolve ? sync_resolve(&j, t->oid, t->copies, 0)
 				       : task_pull(&j, t); /* ~ */
-		if (r < 0)
+		if (r < 0 && MARKED(bulk_failed))
 			l->failed++;
 	}
 	job_end(&j);
@@ -382,7 +387,7 @@ static int box_rule2(struct lists *l)
 
 	if (r == 0)
 		r = list_self(l);
-	if (r == 0 && sync_absent(l->j, lists_synced(l), &l->box)) /* ~ */
+	if (r == 0 && sync_absent(l->j, lists_synced(l), &l->box) && MARKED(bulk_absent)) /* ~ */
 		r = -EBUSY;
 	return r;
 }
@@ -397,7 +402,8 @@ static int box_steps(struct lists *l)
 		for (unsigned i = 0; i < l->j->view->nr; i++)
 			l->list[i].ok = (int)i == src;
 		r = list_self(l);
-	} else {		  /* rule (2): all members must have answered */
+	} else { /* rule (2): all members must have answered */
+		MARK(bulk_rule2);
 		r = box_rule2(l); /* ~ */
 	}
 	if (r == 0)
@@ -457,7 +463,7 @@ static int drop_one(struct job *j, const struct obj_info *info)
 	int r = over(j);
 
 	if (r == 0 && store_lookup(st, info->oid, &now) &&
-	    !sync_mine(j->s, now.hash, sync_stored_copies(j->s, &now))) {
+	    !sync_mine(j->s, now.hash, sync_stored_copies(j->s, &now)) && MARKED(bulk_drop)) {
 		w.ver = now.ver;
 		r = store_queue_remove(o, &w);
 		store_put(o);
@@ -534,7 +540,7 @@ static int drop_surplus(struct job *j)
 			r = mark_box(j, &b, 0); /* ~ */
 		if (r == 0 && may)
 			r = surplus_objects(j, &b, true); /* ~ */
-		left |= !may;
+		left |= !may && MARKED(bulk_drop_not);
 		if (b.to == UINT64_MAX)
 			break;
 		cursor = b.to + 1;
@@ -586,6 +592,7 @@ static int rest_branch(struct job *j)
 
 	co_mutex_lock(&s->file_lock); /* ~ */
 	if (!job_over(j)) {
+		MARK(bulk_branch);
 		s->branch = false;
 		r = sync_file_write(s, s->map_epoch, s->map_name, &s->map, &s->marks); /* ~ */
 	}
@@ -599,10 +606,11 @@ static int rest(struct job *j)
 	int r = s->branch ? rest_branch(j) : 0; /* ~ */
 
 	if (r == 0 && s->purge && !s->keep_stale) {
+		MARK(bulk_purge);
 		r = store_purge_stale(s->sh->store); /* ~ */
 		s->purge = r != 0;
 	}
-	if (r < 0)
+	if (r < 0 && MARKED(bulk_rest_io))
 		log_err(s->sh->log, "after recovery: %s", strerror(-r));
 	if (over(j))
 		return over(j);
@@ -643,7 +651,7 @@ static void torn_pass(struct job *j)
 	size_t pos = 0;
 	struct obj_info info;
 
-	while (!job_over(j) && map_next(&j->s->torn, &pos, &oid)) {
+	while (!job_over(j) && map_next(&j->s->torn, &pos, &oid) && MARKED(bulk_torn)) {
 		if (!store_lookup(j->s->sh->store, oid, &info) || !info.torn ||
 		    sync_resolve(j, oid, sync_stored_copies(j->s, &info), 0) == 0) { /* ~ */
 			map_del(&j->s->torn, oid);
@@ -669,7 +677,7 @@ void recover_main(void *arg)
 			one_pass(&j, &p); /* ~ */
 			bool moved = job_over(&j);
 			job_end(&j);
-			if (moved)
+			if (moved && MARKED(bulk_moved))
 				continue;
 		}
 		if (s->stopping)

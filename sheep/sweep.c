@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 
 #define SWEEP_VDIS     32u	    /* swept at the same time */
 #define SWEEP_WORKERS  4u	    /* objects of one of them, at the same time */
@@ -90,7 +91,7 @@ static int page_merge(struct sweep *sw, struct gw_fan *f)
 
 	sw->to = UINT64_MAX;
 	cds_list_for_each_entry (k, &f->calls, node) {
-		if (k->c.rsp.len < sw->from)
+		if (k->c.rsp.len < sw->from && MARKED(sweep_page_none))
 			return -EAGAIN;
 		sw->to = k->c.rsp.len < sw->to ? k->c.rsp.len : sw->to;
 		max += k->c.reply_len / sizeof(uint64_t);
@@ -142,7 +143,8 @@ static int page_list(struct sweep *sw)
 	for (unsigned m = 0; m < nr && asked; m++)
 		asked = page_ask(sw, &f, m);
 	int r = fan_wait(&f, false); /* ~ */
-	if (!r && (!asked || f.nr_ok != nr || !gw_epoch_is(gw, sw->epoch)))
+	if (!r && (!asked || f.nr_ok != nr || !gw_epoch_is(gw, sw->epoch)) &&
+	    MARKED(sweep_list_failed))
 		r = -EAGAIN;
 	if (!r)
 		r = page_merge(sw, &f);
@@ -155,8 +157,10 @@ static int page_list(struct sweep *sw)
 /* W4 */
 static void clients_first(struct sweep *sw)
 {
-	for (unsigned i = 0; i < 2 && sw->gw->nr_ops > sw->gw->nr_sweeps && sweep_may(sw); i++)
+	for (unsigned i = 0; i < 2 && sw->gw->nr_ops > sw->gw->nr_sweeps && sweep_may(sw); i++) {
+		MARK(sweep_clients_first);
 		co_sleep(SWEEP_YIELD_NS); /* ~ */
+	}
 }
 
 static int sweep_object(struct sweep *sw, uint64_t oid)
@@ -181,9 +185,9 @@ static void worker(void *arg)
 		uint64_t oid = sw->row[sw->next++].oid;
 		clients_first(sw);					 /* ~ */
 		int r = sweep_may(sw) ? sweep_object(sw, oid) : -EAGAIN; /* ~ */
-		if (r)
+		if (r && MARKED(sweep_object_failed))
 			sw->failed = r;
-		else
+		else if (MARKED(sweep_object))
 			sw->nr_done++;
 	}
 }
@@ -208,7 +212,7 @@ static int sweep_page(struct sweep *sw)
 
 	if (!r)
 		r = page_run(sw); /* ~ */
-	if (!r && !gw_epoch_is(sw->gw, sw->epoch))
+	if (!r && !gw_epoch_is(sw->gw, sw->epoch) && MARKED(sweep_view))
 		r = -EAGAIN;
 	if (r)
 		return r;
@@ -225,10 +229,11 @@ static int sweep_clean(struct sweep *sw)
 	struct cmd cmd = {.type = CMD_CLEAN, .vid = v->vid, .gen = v->gen};
 	int r = cluster_do(sw->gw->sh->cluster, &cmd); /* ~ */
 
-	if (sweep_over(sw) || v->gen != cmd.gen)
+	if ((sweep_over(sw) || v->gen != cmd.gen) && MARKED(sweep_clean_over))
 		return -EAGAIN;
-	if (r < 0 || cmd.result != SD_RES_SUCCESS)
+	if ((r < 0 || cmd.result != SD_RES_SUCCESS) && MARKED(sweep_clean_failed))
 		return -EAGAIN;
+	MARK(sweep_clean);
 	v->dirty = false;
 	log_info(sw->gw->sh->log, "VDI %06x is clean: %llu objects compared", v->vid,
 		 (unsigned long long)sw->nr_done);
