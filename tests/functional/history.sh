@@ -218,8 +218,8 @@ idle() {
 	local i
 	for i in $clients; do [ -e "${c_file[$i]}.idle" ] || return 1; done
 }
-in_place() { # every object on as many nodes as it has copies
-	(for i in $nodes $extra; do ls "$T/s$i/obj" 2>/dev/null; done) | sort | uniq -c | awk -v n=$copies '$1 != n { exit 1 }'
+in_place() { # every object on as many of the nodes that run as it has copies
+	(for i in $up; do ls "$T/s$i/obj" 2>/dev/null; done) | sort | uniq -c | awk -v n=$copies '$1 != n { exit 1 }'
 }
 end_clients() {
 	local i
