@@ -33,14 +33,16 @@ enum kind {
 	LARGE_D,
 	CREATE_S,
 	CREATE_L,
+	COPY, /* on write: the object as the gateway makes it from its parent, whole */
 	REMOVE,
 	FLUSH,
 	REPLACE,
 	NR_KINDS,
 	ROUND = NR_KINDS, /* the background work begins, whatever comes next */
 };
-static const char *const kind_names[] = {"small",    "SMALL",  "large", "LARGE",   "create-s",
-					 "CREATE-L", "remove", "flush", "replace", "(round)"};
+static const char *const kind_names[] = {"small",    "SMALL",	 "large",  "LARGE",
+					 "create-s", "CREATE-L", "copy",   "remove",
+					 "flush",    "replace",	 "(round)"};
 
 enum {
 	OPS_ALL = 3,
@@ -164,6 +166,7 @@ static uint64_t op_len(enum kind k)
 	case LARGE_C:
 	case LARGE_D: return 70000;
 	case CREATE_L: return 90000;
+	case COPY: return SIZE;
 	default: return 3000;
 	}
 }
@@ -171,6 +174,11 @@ static uint64_t op_len(enum kind k)
 static bool is_durable(enum kind k)
 {
 	return k == SMALL_D || k == LARGE_D || k == CREATE_L || k == FLUSH || k == REPLACE;
+}
+
+static bool is_create(enum kind k)
+{
+	return k == CREATE_S || k == CREATE_L || k == COPY;
 }
 
 /* State @j + 1 from state @j.  False: it makes no sense there. */
@@ -190,7 +198,7 @@ static bool op_model(struct seq *q, unsigned j)
 		s->reset = true;
 		return was->exists;
 	}
-	if (k == CREATE_S || k == CREATE_L || k == REPLACE) {
+	if (is_create(k) || k == REPLACE) {
 		memset(s->img, 0, sizeof(s->img));
 		s->reset = true;
 	} else if (!was->exists) {
@@ -199,7 +207,7 @@ static bool op_model(struct seq *q, unsigned j)
 	s->exists = true;
 	uint64_t off = op_off(k, j), len = op_len(k);
 	pat_fill(s->img + off, s->ver, off, len);
-	if (k == LARGE_C || k == LARGE_D || (k == CREATE_L && was->exists)) {
+	if (k == LARGE_C || k == LARGE_D || ((k == CREATE_L || k == COPY) && was->exists)) {
 		s->torn_from = (unsigned)((off + BLK - 1) / BLK);
 		s->torn_to = (unsigned)((off + len) / BLK);
 	}
@@ -241,7 +249,7 @@ static int do_queue(struct run *r, unsigned j, struct twrite *t)
 	uint64_t len = op_len(k);
 	tw_init(t, r->pool, VER0 + 1 + j, op_off(k, j), len, 0);
 	t->w.durable = is_durable(k);
-	t->w.create = k == CREATE_S || k == CREATE_L;
+	t->w.create = is_create(k);
 	t->w.size = SIZE;
 	t->w.copies = 3;
 	struct store_obj *o = store_get(r->st, OID, true);
@@ -718,6 +726,7 @@ static const struct {
 	{false, false, {REMOVE, CREATE_S, REMOVE, CREATE_S, LARGE_D}, 5},
 	{false, false, {REPLACE, REMOVE, CREATE_S, LARGE_D}, 4},
 	{false, false, {REMOVE, CREATE_L, LARGE_D}, 3},
+	{false, false, {COPY, SMALL_D, REMOVE, COPY, LARGE_D}, 5},
 	/* what a flush made durable is below a torn one, and something older is in the journal */
 	{false, false, {SMALL_C, LARGE_C, FLUSH, LARGE_C}, 4},
 	{false, false, {SMALL_C, LARGE_C, FLUSH, LARGE_D}, 4},
