@@ -28,6 +28,7 @@
 	X(flush_missed)	     /* a flush leaves out one replica */                                  \
 	X(flush_not_all)     /* the first flush of a generation goes to known writers only */      \
 	X(intent_unlogged)   /* a large write goes in place before its intent is durable */        \
+	X(meta_early)	     /* an intent is said to be done before its data is synced */          \
 	X(reuse_early)	     /* journal space is reused before the objects are synced */
 
 #ifdef SIM_PLANTS

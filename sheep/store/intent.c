@@ -223,7 +223,7 @@ static co_fn void carry_out(struct store *st, struct rec *r)
 	if (later)
 		err = journal_sync(st, later); /* ~ (J6) */
 	else if (err == 0 && r->durable)
-		err = file_sync(lv); /* ~ */
+		err = PLANTED(meta_early) ? 0 : file_sync(lv); /* ~ */
 	if (err < 0)
 		st_fail(st, err);
 	else if (r->durable && !later)

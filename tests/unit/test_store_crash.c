@@ -16,6 +16,8 @@
 #include <malloc.h>
 
 #include "lib/base/map.h"
+#include "sheep/mark.h"
+#include "sheep/plant.h"
 #include "tests/unit/fake_disk.h"
 
 #define SIZE	160000u
@@ -848,6 +850,34 @@ static void damage(void **state)
 	free(q);
 }
 
+/* ---- a bug on purpose (make sim-mutants): STORE_PLANT=name ---- */
+
+#ifdef SIM_PLANTS
+enum plant planted;
+#ifdef SIM_MARKS
+uint64_t mark_hits[MARK_NR];
+#endif
+
+static void plant(void)
+{
+	static const char *const names[] = {"none",
+#define X(name) #name,
+					    PLANTS(X)
+#undef X
+	};
+	const char *name = getenv("STORE_PLANT");
+	unsigned i = 0;
+	while (name && i < PLANT_NR && strcmp(names[i], name))
+		i++;
+	assert_true(i < PLANT_NR);
+	planted = (enum plant)i;
+}
+#else
+static void plant(void)
+{
+}
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -856,6 +886,7 @@ int main(void)
 		cmocka_unit_test(errors),
 		cmocka_unit_test(damage),
 	};
+	plant();
 	mallopt(M_MMAP_THRESHOLD, 1 << 30); /* many large blocks come and go */
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	return cmocka_run_group_tests_name("store crash", tests, NULL, NULL);
