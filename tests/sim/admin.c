@@ -13,6 +13,21 @@ static void admin_wait(void *arg)
 	co_sleep(100 * US);
 }
 
+/* Clients that share a volume do not see what the others allocate: all of it is there before. */
+static int allocate(struct run *r, struct sd_cluster *c, const struct volume *v)
+{
+	static const uint8_t zeros[SECTOR];
+	struct sd_vdi *vdi;
+	int e = sd_vdi_open(c, v->name, 0, &vdi);
+
+	if (e)
+		return e;
+	for (unsigned i = 0; i < v->nr_objects && !e; i++)
+		e = sd_write(vdi, zeros, sizeof(zeros), (uint64_t)i << r->shape.shift);
+	int e2 = sd_vdi_close(vdi);
+	return e ? e : e2;
+}
+
 static void admin_co(void *arg)
 {
 	struct run *r = arg;
@@ -24,7 +39,6 @@ static void admin_co(void *arg)
 			     .data_length = 6};
 	struct sd_cluster *c;
 	struct sd_rsp rsp;
-	char name[24];
 
 	assert(client_open_on(&r->admin->env, admin_wait, r, r->gateways, &c) == 0);
 	sd_cluster_set_connect_timeout(c, 0);
@@ -33,14 +47,14 @@ static void admin_co(void *arg)
 	int e = sd_request(c, &req, "plain", NULL, NULL, &rsp);
 	if (e || rsp.result)
 		world_fail(&r->w, "format: %d, %x", e, rsp.result);
-	for (unsigned i = 0; i < r->shape.nr_clients && !r->w.failed; i++) {
-		snprintf(name, sizeof(name), "v%u", i);
-		e = sd_vdi_create(c, name, (uint64_t)r->shape.nr_objects << r->shape.shift, &opts,
+	for (unsigned i = 0; i < r->nr_volumes && !r->w.failed; i++) {
+		const struct volume *v = &r->volume[i];
+		e = sd_vdi_create(c, v->name, (uint64_t)v->nr_objects << r->shape.shift, &opts,
 				  NULL);
+		if (!e && v->shared)
+			e = allocate(r, c, v);
 		if (e)
 			world_fail(&r->w, "create: %s", sd_strerror(e));
-		if (r->shape.shared)
-			break;
 	}
 	sd_cluster_close(c);
 	r->admin_done = true;

@@ -83,6 +83,13 @@ void history_resent(struct history *h, size_t op)
 	h->writes[op].resent = true;
 }
 
+void history_died(struct history *h, unsigned client)
+{
+	for (size_t i = 0; i < h->nr_writes; i++)
+		if (h->writes[i].client == client && h->writes[i].end == CHECK_NEVER)
+			h->writes[i].resent = true;
+}
+
 void history_read(struct history *h, unsigned sector, uint64_t value, uint64_t start, uint64_t end)
 {
 	assert(sector < h->nr_sectors);

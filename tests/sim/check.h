@@ -55,6 +55,8 @@ void history_forget(struct history *h, size_t op);
 void history_failed(struct history *h, size_t op, uint64_t end);
 /* A connection that it may have travelled over broke while it was in flight. */
 void history_resent(struct history *h, size_t op);
+/* @client is dead: that counts as a fault for all that it has in flight. */
+void history_died(struct history *h, unsigned client);
 /* A read of one sector saw @value. */
 void history_read(struct history *h, unsigned sector, uint64_t value, uint64_t start, uint64_t end);
 /* A flush was answered: success, or EIO. */

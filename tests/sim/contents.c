@@ -140,7 +140,7 @@ static void differ(struct contents *c, struct node *nodes, const struct row *a, 
 
 /* All copies of one object. */
 static void check_object(struct contents *c, struct node *nodes, const struct row *row, size_t nr,
-			 bool settled)
+			 bool clean)
 {
 	const struct view *v = cluster_view(nodes[row->node].sh->cluster);
 	uint32_t idx[SD_COPIES_MAX];
@@ -154,7 +154,7 @@ static void check_object(struct contents *c, struct node *nodes, const struct ro
 			world_fail(c->w, "contents: object %016" PRIx64 " cannot be read on %s: %s",
 				   row->oid, nodes[row[i].node].name, strerror(-row[i].error));
 		if (obj_ver_cmp(row[i].ver, row->ver)) {
-			if (settled)
+			if (clean)
 				differ(c, nodes, row, &row[i], "versions differ");
 		} else if (row[i].hash != row->hash || row[i].size != row->size)
 			differ(c, nodes, row, &row[i], "bytes differ");
@@ -165,17 +165,27 @@ static void check_object(struct contents *c, struct node *nodes, const struct ro
 			world_fail(c->w, "contents: object %016" PRIx64 " is left on %s", row->oid,
 				   nodes[row[i].node].name);
 	}
-	if (nr != k && settled)
+	if (nr != k && clean)
 		world_fail(c->w, "contents: object %016" PRIx64 " has %zu of %u copies", row->oid,
 			   nr, k);
 }
 
+/* A death between a removal's steps, or a creation's, leaves an orphan (DESIGN 8). */
+static bool anything_went_wrong(const struct world *w)
+{
+	for (unsigned i = 0; i < FAULT_NR; i++)
+		if (w->faults[i])
+			return true;
+	return false;
+}
+
 /* Read all of all stores; @step runs the world.  False: the run has failed. */
 bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*step)(void *arg),
-		    bool (*refers)(void *arg, uint64_t oid), void *arg)
+		    enum object_is (*is)(void *arg, uint64_t oid), void *arg)
 {
 	struct contents c = {.w = w, .left = nr};
 	struct reader rd[NODES_MAX];
+	unsigned orphans = 0;
 
 	for (unsigned i = 0; i < nr; i++) {
 		rd[i] = (struct reader){&c, &nodes[i]};
@@ -191,9 +201,18 @@ bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*ste
 	for (size_t i = 0, end; i < c.nr && !w->failed; i = end) {
 		for (end = i; end < c.nr && c.rows[end].oid == c.rows[i].oid; end++)
 			;
-		check_object(&c, nodes, &c.rows[i], end - i, refers(arg, c.rows[i].oid));
+		enum object_is what = is(arg, c.rows[i].oid);
+		if (what == OBJECT_DELETED)
+			world_fail(w,
+				   "contents: object %016" PRIx64 " of a deleted volume is on %s",
+				   c.rows[i].oid, nodes[c.rows[i].node].name);
+		else if (what == OBJECT_LEFT)
+			orphans++;
+		check_object(&c, nodes, &c.rows[i], end - i, what != OBJECT_LOOSE);
 	}
-	story(w, "all > %zu copies of objects compared", c.nr);
+	if (orphans && !anything_went_wrong(w))
+		world_fail(w, "contents: %u objects are not in their volume's index", orphans);
+	story(w, "all > %zu copies of objects compared; %u orphans", c.nr, orphans);
 	free(c.rows);
 	return !w->failed;
 }

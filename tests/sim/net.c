@@ -196,6 +196,7 @@ void net_sock_reset(struct env_sock *s)
 	net_chunks_free(&s->coming);
 	event_del(s->net->w, &s->arrive);
 	s->reset = true;
+	s->net->w->nr_breaks++;
 	s->half = false;
 	net_sock_event(s, ENV_SOCK_IN | ENV_SOCK_HUP);
 }
@@ -211,6 +212,7 @@ static void sock_free(struct env_sock *s, enum kind how, uint64_t extra)
 	cds_list_for_each_entry_safe (b, next, &s->backlog, node)
 		sock_free(b, K_RESET, extra);
 	if (s->peer) {
+		w->nr_breaks += s->p->disk != NULL; /* not when a client ends in good order */
 		s->peer->peer = NULL;
 		s->peer->half = extra > 1; /* until the news arrives */
 		if (how == K_RESET && !extra) {
@@ -436,7 +438,7 @@ void sim_sock_handler(struct env_sock *s, env_sock_fn fn, void *arg)
 
 int sim_sock_error(struct env_sock *s)
 {
-	return s->error ? s->error : s->reset ? ECONNRESET : 0;
+	return s->error ? -s->error : s->reset ? -ECONNRESET : 0;
 }
 
 int sim_sock_name(struct env_sock *s, struct net_addr *ret)

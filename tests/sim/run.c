@@ -125,19 +125,10 @@ bool at_rest(struct run *r)
 	return true;
 }
 
-/* Every takeover has ended (DESIGN 5.6).  What nobody owns is compared when somebody does again. */
+/* No owner, dead or alive, has left anything open (DESIGN 5.6). */
 static bool all_clean(struct run *r)
 {
-	const struct vdi *v = NULL;
-	const struct view *view;
-
-	if (!at_rest(r))
-		return false;
-	view = cluster_view(r->node[0].sh->cluster);
-	while ((v = cluster_vdi_next(r->node[0].sh->cluster, v ? v->vid : 0)))
-		if (v->owned && !v->clean && !v->deleted && view_find(view, &v->owner) >= 0)
-			return false;
-	return true;
+	return at_rest(r) && fleet_rest(r);
 }
 
 static bool clients_finished(struct run *r)
@@ -187,7 +178,6 @@ void draw_shape(struct run *r)
 	s->blocks = (unsigned)prng_in(&p, 1, 4);
 	s->depth = (unsigned)prng_in(&p, 1, 6);
 	s->discards = prng_chance(&p, 1, 2);
-	s->shared = false;
 	s->cached = prng_chance(&p, 1, 4) && s->copies > 1;
 	static const unsigned gaps[] = {30, 100, 300, 1000};
 	bool calm = prng_chance(&p, 1, 2);
@@ -218,50 +208,6 @@ static bool start_all(struct run *r)
 	return run_until(r, at_rest, 20 * SEC, "rest after format and create");
 }
 
-static void start_clients(struct run *r)
-{
-	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
-		struct client *c = &r->client[i];
-		unsigned at = (unsigned)prng_in(&r->w.rnd_work, 0, r->shape.nr_nodes - 1);
-		for (unsigned k = 0; k < r->shape.nr_nodes; k++) {
-			size_t len = strlen(c->gateways);
-			snprintf(c->gateways + len, sizeof(c->gateways) - len, "%s10.0.0.%u:7000",
-				 k ? "," : "", r->node[(at + k) % r->shape.nr_nodes].ip);
-		}
-		snprintf(c->volume, sizeof(c->volume), "v%u", r->shape.shared ? 0 : i);
-		snprintf(c->name, sizeof(c->name), "client%u", i);
-		c->w = &r->w;
-		c->ip = 50 + i;
-		c->shape = &r->shape;
-		c->depth = r->shape.depth;
-		c->cached = r->shape.cached;
-		c->h = r->shape.shared && i
-			       ? r->client[0].h
-			       : history_new((r->shape.nr_objects << r->shape.shift) / 512);
-		client_start(c);
-	}
-}
-
-static bool refers(void *arg, uint64_t oid)
-{
-	const struct run *r = arg;
-
-	for (unsigned i = 0; i < r->shape.nr_clients; i++)
-		if (r->client[i].vid == SD_OID_VID(oid) && SD_OID_IS_DATA(oid))
-			return SD_OID_IDX(oid) < OBJECTS_MAX &&
-			       r->client[i].refers[SD_OID_IDX(oid)];
-	return true;
-}
-
-static void check_histories(struct run *r)
-{
-	char why[512];
-
-	for (unsigned i = 0; i < r->shape.nr_clients && !r->w.failed; i++)
-		if ((!r->shape.shared || !i) && !history_check(r->client[i].h, why, sizeof(why)))
-			world_fail(&r->w, "history of v%u: %s", i, why);
-}
-
 static void tell_shape(struct run *r)
 {
 	const struct sim_shape *s = &r->shape;
@@ -275,10 +221,11 @@ static void tell_shape(struct run *r)
 
 void phases(struct run *r)
 {
+	fleet_draw(r);
 	tell_shape(r);
 	if (!start_all(r))
 		return;
-	start_clients(r);
+	fleet_start(r);
 	faults_start(r);
 	while (!time_over(r))
 		if (!step(r))
@@ -295,9 +242,9 @@ void phases(struct run *r)
 		r->client[i].stop = true;
 	if (!run_until(r, clients_finished, HEAL_NS, "the clients' end"))
 		return;
-	check_histories(r);
+	fleet_check(r);
 	if (!run_until(r, all_clean, HEAL_NS, "rest at the end, all takeovers clean") ||
-	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, refers, r))
+	    !contents_check(&r->w, r->node, r->shape.nr_nodes, step_arg, fleet_object, r))
 		return;
 	for (unsigned i = 0; i < r->shape.nr_clients; i++)
 		client_end(&r->client[i]);

@@ -9,7 +9,7 @@
 #include "tests/sim/check.h"
 #include "tests/sim/sim.h"
 
-#define CLIENTS_MAX 4u
+#define CLIENTS_MAX 8u
 #define HEAL_NS	    (120 * SEC) /* everything must be at rest by then */
 
 #define LATER_MAX 64u
@@ -29,7 +29,8 @@ struct run {
 	struct sim_shape shape;
 	struct node node[NODES_MAX];
 	struct client client[CLIENTS_MAX];
-	struct history *h;
+	struct volume volume[CLIENTS_MAX];
+	unsigned nr_volumes;
 	struct event fault, doom, ambush;
 	struct later later[LATER_MAX];
 	uint64_t kinds; /* of faults: bit i: fault_kinds[i] */
@@ -55,6 +56,19 @@ bool step(struct run *r);
 bool run_until(struct run *r, bool (*fn)(struct run *r), uint64_t ns, const char *what);
 /* All nodes are in one view, agree, and have nothing left to repair. */
 bool at_rest(struct run *r);
+
+/* ---- fleet.c: the clients and their volumes ---- */
+
+/* After draw_shape(); may raise the number of clients. */
+void fleet_draw(struct run *r);
+void fleet_start(struct run *r);
+void fleet_done(struct run *r);
+/* What the clients saw. */
+void fleet_check(struct run *r);
+/* Nothing is left to be done for any volume: takeovers are clean, what was deleted is gone. */
+bool fleet_rest(struct run *r);
+/* For contents_check(); @arg: the run. */
+enum object_is fleet_object(void *arg, uint64_t oid);
 
 /* ---- admin.c ---- */
 

@@ -121,10 +121,8 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 		st.ops += (uint32_t)r->client[i].nr_ops;
 		if (r->client[i].longest > longest)
 			longest = r->client[i].longest;
-		client_end(&r->client[i]);
-		if (r->client[i].h && (!r->shape.shared || !i))
-			history_free(r->client[i].h);
 	}
+	fleet_done(r);
 	admin_end(r);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		if (r->node[i].w)

@@ -74,22 +74,28 @@ void node_wall_jump(struct node *n, int64_t ns);
 
 /* ---- contents (contents.c) ---- */
 
-/* @refers: is the object part of a volume?  One that a dead owner was removing is not, and may
- * differ until the sweep of a takeover is built. */
+enum object_is {
+	OBJECT_PART,	/* of a volume */
+	OBJECT_LOOSE,	/* its volume is not clean: its copies may differ, and be fewer */
+	OBJECT_LEFT,	/* of a volume's vid, but not in its index: left by a death, if any */
+	OBJECT_DELETED, /* its volume is: it must not be there */
+};
+/* Read all of all stores; @step runs the world.  False: the run has failed. */
 bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*step)(void *arg),
-		    bool (*refers)(void *arg, uint64_t oid), void *arg);
+		    enum object_is (*is)(void *arg, uint64_t oid), void *arg);
 
 /* ---- logs (log.c): what a daemon logs is part of the story; instead of lib/base/log.c ---- */
 
 struct log *sim_log_new(struct world *w, const char *name);
 
-/* ---- clients (client.c) ---- */
+/* ---- clients (fleet.c: who they are; work.c: what they do; client.c, oldclient.c, churn.c) ----
+ */
 
 struct sim_shape {	/* drawn from the seed */
 	unsigned eager; /* of 10 times, a node that is down is started rather than anything else */
 	unsigned nr_first; /* nodes at the beginning */
 	unsigned nr_nodes, copies, nr_clients, shift, nr_objects, blocks, depth;
-	bool discards, cached, shared;
+	bool discards, cached;
 	uint64_t fault_ns; /* how long faults go on */
 	uint64_t gap_ns;   /* at most, from one to the next */
 	uint64_t calm_ns;  /* before that: the death of an owner ends it, and nobody writes again */
@@ -98,30 +104,96 @@ struct sim_shape {	/* drawn from the seed */
 #define OBJECTS_MAX 64u
 
 struct history;
+struct volume {
+	char name[16];
+	struct history *h;
+	unsigned nr_objects; /* as far as any client knows */
+	unsigned max_objects;
+	bool shared; /* written by several clients: allocated when it is created, no discards */
+	bool discards;
+	uint32_t vid; /* set by a client at its end: which objects it has */
+	bool refers[OBJECTS_MAX];
+};
+
+enum client_kind {
+	CLIENT_OWN,    /* one volume, one client */
+	CLIENT_SHARED, /* one volume, several clients on several gateways */
+	CLIENT_MOVING, /* closes its volume and opens it through another gateway */
+	CLIENT_OLD,    /* the protocol of QEMU up to 6.0 and tgt: no sessions, one gateway */
+	CLIENT_CHURN,  /* creates and deletes volumes */
+};
+extern const char *const client_kinds[];
+
 struct sd_cluster;
 struct sd_vdi;
+struct old;
+struct churn;
 struct client {
 	struct world *w;
-	char name[24], gateways[256], volume[32];
+	enum client_kind kind;
+	unsigned idx;
+	char name[24];
 	uint32_t ip;
 	const struct sim_shape *shape;
-	struct history *h;
+	struct volume *vol;
+	unsigned gateway; /* the node it begins with */
 	struct proc *p;
 	struct co_sched *sched;
 	struct sd_cluster *sd;
 	struct sd_vdi *v;
+	struct old *old;
+	struct churn *churn;
 	unsigned depth, in_flight;
 	bool cached, stop, finished;
 	unsigned writes; /* of 100 operations */
-	uint32_t vid;	 /* at its end: which objects its volume has */
-	bool refers[OBJECTS_MAX];
-	uint64_t mood_until;
-	uint64_t nr_ops, longest;
+	uint64_t mood_until, move_at, grow_at;
+	uint64_t nr_ops, nr_moves, longest;
 };
 
 void client_start(struct client *c);
 void client_kill(struct client *c); /* and client_start() begins anew */
 /* Its process ends: in an orderly way when it is finished. */
 void client_end(struct client *c);
+/* The body of a client of that kind, a coroutine of its process. */
+void old_run(struct client *c);
+void churn_run(struct client *c);
+/* An answer that says: not now, and nothing was done.  The gateway is new and not in the cluster
+ * yet, or the cluster waits for its nodes. */
+bool client_waits(int err);
+/* libsheepdog in this client's process; its gateways, @c->gateway first. */
+struct sd_cluster *client_open_cluster(struct client *c);
+
+struct churn *churn_new(void); /* what outlives the process of a CLIENT_CHURN; free() it */
+
+/* ---- what they do (work.c) ---- */
+
+#define SECTOR	  512u
+#define WORK_IDLE 1000u /* client.writes: nothing at all */
+
+struct work {
+	struct client *c;
+	enum { WORK_READ, WORK_WRITE, WORK_DISCARD, WORK_FLUSH } kind;
+	unsigned first, nr; /* sectors of the volume */
+	uint64_t value, start;
+	uint64_t breaks, session; /* of the world's connections, of the client */
+	size_t write;		  /* in the history */
+};
+
+/* A random operation, begun now: a write is in the history. */
+void task_begin(struct client *c, struct work *k);
+/* One that is not random. */
+void task_begin_read(struct client *c, struct work *k, unsigned first, unsigned nr);
+void task_begin_flush(struct client *c, struct work *k);
+/* It was answered: 0 (and what a read saw is in @buf), or an error: the run fails, unless a fault
+ * allows it. */
+void task_end(struct work *k, const uint8_t *buf, int err);
+void task_stamp(const struct work *k, uint8_t *buf);
+/* The client is in another mood now and then: what a dead owner left different on its replicas is
+ * seen only while nobody writes. */
+void task_mood(struct client *c);
+/* An opening of the volume began at @start and has succeeded. */
+void task_opened(struct client *c, uint64_t start);
+/* What it had in flight will not be answered. */
+void task_dropped(struct client *c);
 
 #endif

@@ -438,9 +438,9 @@ static bool step_world(void *arg)
 	return !off(s) && world_step(s->w);
 }
 
-static bool refers(void *arg, uint64_t oid)
+static enum object_is object_is(void *arg, uint64_t oid)
 {
-	return stage_refers(arg, oid);
+	return stage_refers(arg, oid) ? OBJECT_PART : OBJECT_LOOSE;
 }
 
 static bool all_gone(struct stage *s, void *arg)
@@ -461,7 +461,7 @@ void stage_end(struct stage *s)
 		world_fail(s->w, "history: %s", why);
 	until(s, all_rest, NULL, "rest at the end");
 	if (!off(s))
-		contents_check(s->w, s->node, s->nr_nodes, step_world, refers, s);
+		contents_check(s->w, s->node, s->nr_nodes, step_world, object_is, s);
 	cast_gone(s);
 	for (unsigned i = 0; i < s->nr_nodes && !off(s); i++)
 		node_stop(&s->node[i]);

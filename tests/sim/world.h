@@ -101,7 +101,8 @@ struct world {
 	struct proc *running; /* whose code runs now; NULL: the world's own */
 	uint64_t next_pid, next_value;
 	uint64_t faults[FAULT_NR];
-	FILE *story; /* --log */
+	uint64_t nr_breaks; /* connections that a node or a fault has ended */
+	FILE *story;	    /* --log */
 	bool failed;
 	char why[512];
 };
