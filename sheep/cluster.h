@@ -127,9 +127,13 @@ bool cluster_lease(const struct cluster *c);
 /* Time of env_now() before which no claim of the present epoch serves: somebody fell silent, and
  * may still think that it is the owner.  0: no wait. */
 uint64_t cluster_serve_after(const struct cluster *c);
-/* The peer side has heard nothing of @who for SD_EXPEL_NS although it should have.  Sends
- * CMD_ACCUSE, not more often than SD_LEASE_NS. */
+/* The peer side has heard nothing of @who for SD_PEER_SILENT_NS although it should have.  Said
+ * again at least each SD_LEASE_NS while it is so; what was not said again for a while is taken
+ * back. */
 void cluster_accuse(struct cluster *c, const struct incarnation *who);
+/* Whom it is good to ask now whether they live: who stands accused, and who accuses this node.  At
+ * most @max; returns how many.  No yield. */
+unsigned cluster_suspects(const struct cluster *c, struct incarnation *who, unsigned max);
 /* The newest session of that client that was opened on the bus (CMD_SESSION); 0: none. */
 uint64_t cluster_session(const struct cluster *c, uint64_t client_id);
 
@@ -181,7 +185,9 @@ enum cmd_type {
 	CMD_ACCUSE,	/* target: hangs.  Two different accusers expel it (one when there are two
 			 * members): as if the bus had reported it as silent.  clean: this accuser
 			 * has heard it again and takes its accusation back.  A new epoch forgets
-			 * all accusations: who still has reason to says it again. */
+			 * all accusations: who still has reason to says it again.
+			 * on: this accuser has waited for SD_INSIST_NS; if the target accuses it
+			 * too, the one of the two that came later goes. */
 	CMD_SET_RECOVERY, /* enable, disable */
 	CMD_BARRIER, /* changes nothing: what was ordered before it is applied here (lookups) */
 	/* member.c's own: */

@@ -6,6 +6,9 @@
  *     for nobody, its messages are void, its JOIN is too; its next incarnation is a new node.
  *  L3 `silent` is set by whatever takes out a member that may still be running, and cleared only by
  *     somebody who has waited for its lease to end (DESIGN 4.4).
+ *  L4 Two that accuse each other are two accusers too: no third one can know which of them is sick
+ *     when both answer it.  One has to go, or writes to both wait for ever: the younger, once one
+ *     of them says that the others had time to find a better reason (CMD_ACCUSE, on).
  */
 #include "config.h"
 
@@ -57,6 +60,21 @@ static int expel(struct cs *s, struct lobby *l, const struct cmd *cmd, struct cs
 	return r;
 }
 
+static bool accuses(const struct lobby *by, const struct lobby *l)
+{
+	return l && l->accused && inc_same(&l->accuser, &by->j.m.inc);
+}
+
+/* L4: of two in the lobby.  The order of arrival is part of the state. */
+static struct lobby *younger(const struct cs *s, struct lobby *a, struct lobby *b)
+{
+	unsigned i = 0;
+
+	while (s->lobby[i] != a && s->lobby[i] != b)
+		i++;
+	return s->lobby[i] == a ? b : a;
+}
+
 uint32_t cs_accuse(struct cs *s, const struct incarnation *from, const struct cmd *cmd,
 		   struct cs_out *out, int *err)
 {
@@ -72,6 +90,11 @@ uint32_t cs_accuse(struct cs *s, const struct incarnation *from, const struct cm
 	if (cmd->clean) {
 		if (mine)
 			l->accused = false;
+		return SD_RES_SUCCESS;
+	}
+	struct lobby *me = cs_lobby(s, from);
+	if (cmd->on && mine && accuses(l, me)) {
+		*err = expel(s, younger(s, l, me), cmd, out);
 		return SD_RES_SUCCESS;
 	}
 	if (s->nr_members > 2 && (mine || !l->accused)) {

@@ -403,6 +403,28 @@ void cluster_accuse(struct cluster *c, const struct incarnation *who)
 		p->blamed_at = env_now(c->env);
 }
 
+unsigned cluster_suspects(const struct cluster *c, struct incarnation *who, unsigned max)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; runs(c) && i < c->s->nr_lobby; i++) {
+		const struct lobby *l = c->s->lobby[i];
+		if (!l->accused || nr == max)
+			continue;
+		who[nr++] = inc_same(&l->j.m.inc, &c->self.inc) ? l->accuser : l->j.m.inc;
+	}
+	return nr;
+}
+
+/* L4: it accuses us as we do it, and nobody else has said which of us two is the sick one. */
+static bool must_insist(const struct cluster *c, const struct lease_peer *p, uint64_t now)
+{
+	const struct lobby *self = cs_lobby(c->s, &c->self.inc);
+
+	return self && self->accused && inc_same(&self->accuser, &p->inc) &&
+	       since(p->accused_at, now) >= SD_INSIST_NS;
+}
+
 static void accuse(struct cluster *c, struct lease_peer *p, bool guilty, uint64_t now)
 {
 	const struct lobby *l = cs_lobby(c->s, &p->inc);
@@ -411,10 +433,11 @@ static void accuse(struct cluster *c, struct lease_peer *p, bool guilty, uint64_
 	if (!l)
 		return;
 	bool stands = l->accused && inc_same(&l->accuser, &c->self.inc);
-	if (guilty == stands ||
+	bool insist = guilty && stands && must_insist(c, p, now);
+	if ((guilty == stands && !insist) ||
 	    (p->accused_at && p->accused_epoch == epoch && since(p->accused_at, now) < SD_LEASE_NS))
 		return;
-	struct cmd cmd = {.type = CMD_ACCUSE, .target = p->inc, .clean = !guilty};
+	struct cmd cmd = {.type = CMD_ACCUSE, .target = p->inc, .clean = !guilty, .on = insist};
 	p->accused_at = now;
 	p->accused_epoch = epoch;
 	member_send_cmd(c, &cmd);

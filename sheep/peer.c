@@ -22,6 +22,7 @@ enum peer_channel peer_channel_of(unsigned op)
 	case PEER_DROP_CHECK:
 	case PEER_PING: return PEER_CH_CONTROL;
 	case PEER_FORWARD: return PEER_CH_FORWARD;
+	case PEER_PROBE: return PEER_CH_PROBE;
 	}
 	return PEER_CH_DATA;
 }
@@ -32,6 +33,7 @@ unsigned peer_class_max(unsigned ch)
 		[PEER_CH_DATA] = PEER_DATA_HANDLERS,
 		[PEER_CH_CONTROL] = PEER_CONTROL_HANDLERS,
 		[PEER_CH_FORWARD] = PEER_FORWARD_HANDLERS,
+		[PEER_CH_PROBE] = PEER_PROBE_HANDLERS,
 	};
 	return max[ch];
 }
@@ -300,6 +302,7 @@ static void peer_unhash(struct peers *p, struct peer *peer)
 
 static void peer_drop(struct peers *p, struct peer *peer)
 {
+	probe_drop(peer);
 	for (unsigned i = 0; i < PEER_CH_NR; i++) {
 		if (peer->in[i])
 			conn_close(peer->in[i]);
@@ -438,6 +441,7 @@ int peer_init(struct sheep *sh)
 	p->work.fn = peers_work;
 	p->retry.fn = peers_retry;
 	sh->peers = p;
+	probe_start(p);
 	return 0;
 }
 
@@ -467,6 +471,7 @@ void peer_stop(struct sheep *sh)
 	struct peer *peer, *next;
 
 	p->stopping = true;
+	probe_stop(p);
 	if (local_stop(p))
 		replica_kick(sh);
 	cds_list_for_each_entry_safe (peer, next, &p->list, node)

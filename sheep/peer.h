@@ -73,6 +73,7 @@ struct peer_call {
 #define PEER_DATA_HANDLERS    512u
 #define PEER_CONTROL_HANDLERS 128u
 #define PEER_FORWARD_HANDLERS 256u
+#define PEER_PROBE_HANDLERS   64u /* without coroutines */
 _Static_assert(2 * (PEER_DATA_HANDLERS + PEER_CONTROL_HANDLERS + PEER_FORWARD_HANDLERS) <
 		       SD_REQUESTS_MAX / 2,
 	       "the server has the other half, our own work the rest");

@@ -112,6 +112,8 @@ void chan_greeted(struct peer_conn *conn, const struct sd_rsp *rsp)
 		conn_garbage(conn, "no greeting");
 		return;
 	}
+	if (rsp->result == SD_RES_AGAIN)
+		probe_heard(chan->peer); /* it has another view */
 	if (rsp->result != SD_RES_SUCCESS) {
 		const char *text = sd_result_text(rsp->result);
 		if (rsp->result != SD_RES_AGAIN && !chan->complained) {
@@ -274,6 +276,7 @@ void chan_message(struct peer_conn *conn)
 	struct peer_call *c = TAKE(conn->rx_call, NULL);
 	struct peer_chan *chan = conn->chan;
 
+	chan->answers++;
 	if (is_frame(h)) {
 		c->streamed = true;
 		c->stream_held += h->data_len;

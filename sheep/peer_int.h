@@ -1,5 +1,6 @@
 /* peer_int.h - shared by peer.c (life, calls to ourselves, the view), peer_chan.c (the caller's
- * side), peer_req.c (the handler's side) and peer_conn.c (one connection: bytes in and out) only.
+ * side), peer_req.c (the handler's side), peer_conn.c (one connection: bytes in and out) and
+ * peer_probe.c (who does not answer) only.
  *
  * Invariants:
  *  P1 Per peer incarnation and channel there is at most one connection opened by us and at most one
@@ -139,6 +140,8 @@ struct peer_chan {
 	size_t held;
 	uint64_t backoff;
 	bool complained;
+	/* peer_probe.c: messages received; as of the last tick; ticks without one */
+	uint32_t answers, answers_seen, quiet;
 	struct env_timer timer; /* greeting overdue, or time to open again */
 };
 
@@ -152,6 +155,7 @@ struct peer {
 	struct peer_chan *chan[PEER_CH_NR];
 	struct peer_conn *in[PEER_CH_NR];
 	uint32_t in_nr[PEER_CH_NR]; /* newest conn_nr seen */
+	struct peer_probe *probe;   /* peer_probe.c; NULL: never asked */
 };
 
 struct peer_class {
@@ -184,7 +188,8 @@ struct peers {
 	bool receiving; /* scratch is in use */
 	bool stopping;
 	struct env_defer work;
-	struct env_timer retry;
+	struct env_timer retry, tick;
+	uint64_t tick_due;
 	struct co_cond idle;	   /* something ended */
 	struct co_cond given_back; /* frames of calls to ourselves */
 };
@@ -256,5 +261,12 @@ void chan_conn_closed(struct peer_conn *conn);
 /* The peer has left the view: all calls end with -ENOTCONN. */
 void chan_drop(struct peer_chan *chan);
 void chan_frame_done(struct peer_chan *chan, struct peer_call *c, size_t len);
+
+/* ---- peer_probe.c: who is alive on the bus and dead for us ---- */
+
+void probe_start(struct peers *p);
+void probe_stop(struct peers *p);
+void probe_heard(struct peer *peer); /* it lives */
+void probe_drop(struct peer *peer);  /* it has left the view; before its calls end */
 
 #endif

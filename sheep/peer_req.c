@@ -298,6 +298,13 @@ void req_message(struct peer_conn *conn)
 	struct peer_req *rq = caa_container_of(conn->rx_call, struct peer_req, c);
 
 	conn->rx_call = NULL;
+	if (rq->c.req.op == PEER_PROBE) {
+		req_uncount(rq);
+		rq->c.rsp.result = SD_RES_SUCCESS;
+		rq->c.rsp.epoch = cluster_epoch(conn->p->sh->cluster);
+		req_reply(rq);
+		return;
+	}
 	if (req_start(rq))
 		return;
 	conn->ready = rq;

@@ -38,6 +38,10 @@
 #define SD_LEASE_NS	1000000000ull
 #define SD_EXPEL_NS	1700000000ull /* so long nothing was heard of a member: it is accused */
 #define SD_DRIFT_NS	100000000ull  /* what two clocks may differ by over a lease */
+/* Alive on the bus, dead for its peers (DESIGN 5.6): */
+#define SD_PEER_QUIET_NS  500000000ull	/* so long no answer to anything: it is asked if it lives */
+#define SD_PEER_SILENT_NS 2000000000ull /* that question is not answered either: it is accused */
+#define SD_INSIST_NS	  2500000000ull /* two accuse each other for so long: one of them goes */
 
 /* Store */
 #define STORE_FORMAT 1u
@@ -49,6 +53,9 @@
 
 _Static_assert(SD_EXPEL_NS + SD_LEASE_NS + SD_DRIFT_NS < 3000000000ull,
 	       "a hung node holds its clients up for less than 3 s");
+_Static_assert(SD_EXPEL_NS < SD_PEER_SILENT_NS, "who hangs as a whole is found by the bus first");
+_Static_assert(SD_PEER_SILENT_NS + SD_HEARTBEAT_NS < SD_INSIST_NS,
+	       "others have the time to look, and to say that one of the two is the sick one");
 _Static_assert(4 * SD_HEARTBEAT_NS <= SD_LEASE_NS, "a lease outlives a late heartbeat");
 _Static_assert(SD_INODE_OLD_SIZE == 4198968u, "protocol.md 5.1");
 _Static_assert(SD_INODE_SIZE == SD_INODE_OLD_SIZE + 8u * SD_NR_OBJS_MAX, "protocol.md 5.1");

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define PEER_PROTO_VERSION 1u
+#define PEER_PROTO_VERSION 2u
 #define SD_OP_CLIENT_HELLO                                                                         \
 	0xE1u /* our own clients: payload struct client_hello (DESIGN 5.1, sessions) */
 #define SD_OP_PEER_HELLO 0xE0u
@@ -44,6 +44,7 @@ enum peer_channel {
 	PEER_CH_DATA,	 /* WRITE, REMOVE, READ, VERSION, SETTLE: in order */
 	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, VID_LIST, PULL, FLUSH, DROP_CHECK, PING */
 	PEER_CH_FORWARD, /* FORWARD */
+	PEER_CH_PROBE,	 /* PROBE: waits for nothing */
 	PEER_CH_NR
 };
 
@@ -70,6 +71,7 @@ enum peer_op {
 	PEER_VID_LIST, /* epoch, vid, from hash off on -> array of oids (u64) of that VID in the
 			  store, by (hash, oid); the answer covers off..len of the reply (both
 			  inclusive): ask again for the rest (5.6) */
+	PEER_PROBE,    /* do you live?  Answered at once by whoever receives it (5.6) */
 	PEER_OP_NR
 };
 

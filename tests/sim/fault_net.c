@@ -11,6 +11,14 @@ static uint64_t lasts(struct run *r, uint64_t max)
 	return prng_in(&r->w.rnd_fault, MS, ns < max ? ns : max);
 }
 
+/* A link: now and then for so long that somebody has to go (SD_PEER_SILENT_NS, SD_INSIST_NS). */
+static uint64_t cut_lasts(struct run *r, uint64_t max)
+{
+	struct prng *p = &r->w.rnd_fault;
+
+	return prng_chance(p, 1, 4) ? prng_in(p, 3 * SEC, 15 * SEC) : lasts(r, max);
+}
+
 /* ---- connections ---- */
 
 bool k_reset(struct run *r, struct node *n)
@@ -24,7 +32,7 @@ bool k_reset(struct run *r, struct node *n)
 
 bool k_half_open(struct run *r, struct node *n)
 {
-	uint64_t ns = lasts(r, 3 * SEC);
+	uint64_t ns = cut_lasts(r, 3 * SEC);
 
 	if (!net_half_open(r->w.net, n->ip, &r->w.rnd_fault, ns))
 		return false;
@@ -69,7 +77,7 @@ static uint32_t other_end(struct run *r, const struct node *n)
 bool k_cut(struct run *r, struct node *n)
 {
 	uint32_t arg = other_end(r, n) | FROM | TO;
-	uint64_t ns = lasts(r, 4 * SEC);
+	uint64_t ns = cut_lasts(r, 4 * SEC);
 
 	if (!later(r, ns, uncut, n, arg))
 		return false;
@@ -83,7 +91,7 @@ bool k_cut(struct run *r, struct node *n)
 bool k_cut_one_way(struct run *r, struct node *n)
 {
 	uint32_t arg = other_end(r, n) | FROM;
-	uint64_t ns = lasts(r, 4 * SEC);
+	uint64_t ns = cut_lasts(r, 4 * SEC);
 
 	if (!later(r, ns, uncut, n, arg))
 		return false;
@@ -112,7 +120,7 @@ static void uncut_node(struct run *r, struct node *n, uint32_t arg)
 /* Its data links only: for the bus it is alive. */
 bool k_cut_off(struct run *r, struct node *n)
 {
-	uint64_t ns = lasts(r, 5 * SEC);
+	uint64_t ns = cut_lasts(r, 5 * SEC);
 
 	if (!later(r, ns, uncut_node, n, 0))
 		return false;

@@ -27,5 +27,9 @@ const struct scenario scenarios[] = {
 	 higher_is_not_better},
 	{"all-have-answered", "a write is on all replicas when answered (5.2)", all_have_answered},
 	{"takeover-compares", "what was in flight is decided once (5.6)", takeover_compares},
+	{"one-link-is-cut", "two that cannot reach each other: one goes (5.6)", one_link_is_cut},
+	{"one-way-is-cut", "the same, in one direction", one_way_is_cut},
+	{"dead-for-its-peers", "who answers nobody is the one that goes (5.6)", dead_for_its_peers},
+	{"busy-is-not-dead", "nobody is expelled for being busy (4.4)", busy_is_not_dead},
 	{0},
 };

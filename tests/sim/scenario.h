@@ -19,4 +19,10 @@ void higher_is_not_better(struct stage *s);
 void all_have_answered(struct stage *s);
 void takeover_compares(struct stage *s);
 
+/* scenario_lease.c */
+void one_link_is_cut(struct stage *s);
+void one_way_is_cut(struct stage *s);
+void dead_for_its_peers(struct stage *s);
+void busy_is_not_dead(struct stage *s);
+
 #endif

@@ -193,6 +193,13 @@ uint32_t epoch_of(struct stage *s, char role)
 	return v ? v->epoch : 0;
 }
 
+uint64_t node_start_nr(struct stage *s, char role)
+{
+	const struct node *n = node_at(s, role);
+
+	return n->p && n->started ? n->sh->self.inc.start : 0;
+}
+
 /* Of the data path: the view's hooks have run. */
 static uint32_t served(const struct node *n)
 {

@@ -107,6 +107,7 @@ void until_in_sync(struct stage *s, char role);
 void until_not_in_sync(struct stage *s, char role);
 bool applied(struct stage *s, char role, const struct step *w);
 uint32_t epoch_of(struct stage *s, char role);
+uint64_t node_start_nr(struct stage *s, char role); /* of its incarnation; 0: it is not up */
 struct obj_ver version_at(struct stage *s, char role);
 
 /* ---- clients ---- */

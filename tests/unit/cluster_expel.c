@@ -91,6 +91,50 @@ void test_expel_two(void **state)
 	cs_free(s);
 }
 
+static uint32_t insist(struct cs *s, unsigned by, unsigned who)
+{
+	return CMD(s, by, .type = CMD_ACCUSE, .target = inc(who, 1), .on = true,
+		   .time = 9000000000ull, .random = 0x55);
+}
+
+/* The link between two of three: both answer the third.  The one that came later goes. */
+void test_expel_mutual(void **state)
+{
+	struct cs *s = group(3);
+
+	assert_int_equal(insist(s, 1, 2), OK); /* nothing said before: an accusation */
+	assert_int_equal(insist(s, 1, 2), OK); /* that is not returned */
+	assert_int_equal(accuse(s, 2, 1), OK);
+	assert_int_equal(accuse(s, 1, 2), OK); /* nobody insists */
+	assert_int_equal(epoch(s), 1);
+	assert_int_equal(take_back(s, 2, 1), OK);
+	assert_int_equal(insist(s, 1, 2), OK); /* not returned any more */
+	assert_int_equal(epoch(s), 1);
+	assert_int_equal(accuse(s, 2, 1), OK);
+	cs_free(copy(s));
+	assert_int_equal(insist(s, 1, 2), OK);
+	assert_true(out.epoch && out.silent && out.expel);
+	assert_false(is_member(s, 2));
+	assert_true(is_member(s, 1) && is_member(s, 3));
+	assert_int_equal(insist(s, 2, 1), SD_RES_WAIT_FOR_JOIN);
+	assert_int_equal(epoch(s), 2);
+	cs_free(s);
+
+	s = group(4); /* whoever insists: it may be the one who goes */
+	assert_int_equal(accuse(s, 1, 4), OK);
+	assert_int_equal(accuse(s, 4, 1), OK);
+	assert_int_equal(accuse(s, 2, 3), OK); /* another pair */
+	assert_int_equal(insist(s, 4, 1), OK);
+	assert_true(is_member(s, 1) && !is_member(s, 4));
+	assert_int_equal(insist(s, 1, 4), OK); /* it is gone */
+	assert_int_equal(s->nr_members, 3);
+	assert_int_equal(accuse(s, 2, 3), OK); /* the epoch has changed: anew */
+	assert_int_equal(accuse(s, 3, 2), OK);
+	assert_int_equal(accuse(s, 1, 2), OK); /* a third one knows better: not the younger */
+	assert_true(is_member(s, 3) && !is_member(s, 2));
+	cs_free(s);
+}
+
 void test_accusations_end(void **state)
 {
 	struct cs *s = group(5);

@@ -64,6 +64,7 @@ void test_history_bound(void **state);
 /* cluster_expel.c */
 void test_expel(void **state);
 void test_expel_two(void **state);
+void test_expel_mutual(void **state);
 void test_accusations_end(void **state);
 void test_silent(void **state);
 void test_sessions(void **state);

@@ -62,6 +62,21 @@ const struct cluster_params *cluster_params(const struct cluster *c)
 	return &c->params;
 }
 
+void cluster_accuse(struct cluster *c, const struct incarnation *who)
+{
+	struct node *n = caa_container_of(c, struct node, cl);
+
+	for (unsigned i = 0; i < RIG_NODES; i++)
+		c->accused[i] += peer_inc_eq(&n->rig->inc[i], who);
+}
+
+unsigned cluster_suspects(const struct cluster *c, struct incarnation *who, unsigned max)
+{
+	assert_true(max > 0);
+	who[0] = c->suspect;
+	return c->nr_suspects;
+}
+
 void node_view(struct node *n, unsigned mask, bool tell)
 {
 	struct cluster *cl = &n->cl;
@@ -69,11 +84,14 @@ void node_view(struct node *n, unsigned mask, bool tell)
 	cl->view.epoch++;
 	cl->view.members = cl->member;
 	cl->view.nr = 0;
+	cl->view.self = -1;
 	cl->have_view = true;
 	for (unsigned i = 0; i < RIG_NODES; i++) {
 		if (!(mask & 1u << i))
 			continue;
 		struct member *m = &cl->member[cl->view.nr++];
+		if (i == n->nr && cl->probes)
+			cl->view.self = (int)cl->view.nr - 1;
 		memset(m, 0, sizeof(*m));
 		m->inc = n->rig->inc[i];
 		m->addr = n->rig->addr[i];

@@ -32,6 +32,10 @@ struct cluster { /* what cluster.c would be */
 	struct view view;
 	struct member member[RIG_NODES];
 	bool have_view;
+	bool probes;		     /* it looks who does not answer */
+	unsigned accused[RIG_NODES]; /* how often */
+	struct incarnation suspect;
+	unsigned nr_suspects; /* 0, 1 */
 	struct cluster_params params;
 };
 

@@ -536,6 +536,7 @@ int main(void)
 		cmocka_unit_test(test_history_bound),
 		cmocka_unit_test(test_expel),
 		cmocka_unit_test(test_expel_two),
+		cmocka_unit_test(test_expel_mutual),
 		cmocka_unit_test(test_accusations_end),
 		cmocka_unit_test(test_silent),
 		cmocka_unit_test(test_sessions),

@@ -557,6 +557,98 @@ static void test_view(void **state)
 	rig_close(&r);
 }
 
+/* ---- who does not answer ---- */
+
+static void deaf(struct env_sock *sock, unsigned events, void *arg)
+{
+}
+
+/* Node 3 is in the view and not there.  @nodes daemons; node 0 looks. */
+static void probe_open(struct rig *r, unsigned nodes, unsigned mask)
+{
+	rig_open(r, nodes, 100);
+	for (unsigned i = 0; i < nodes; i++) {
+		r->node[i]->cl.probes = true;
+		node_view(r->node[i], mask, true);
+	}
+}
+
+static void probe_close(struct rig *r, struct tcall **t, unsigned nr)
+{
+	for (unsigned i = 0; i < RIG_NODES; i++)
+		if (r->node[i]) {
+			r->node[i]->cl.probes = false;
+			node_view(r->node[i], 1u << i, true);
+		}
+	for (unsigned i = 0; i < nr; i++) {
+		await(t[i]);
+		tfree(t[i]);
+	}
+	rig_close(r);
+}
+
+static void test_probe(void **state)
+{
+	const unsigned ms = (SD_PEER_QUIET_NS + SD_PEER_SILENT_NS + 3 * SD_HEARTBEAT_NS) / 1000000;
+	struct tcall *t[2];
+	struct rig r;
+
+	probe_open(&r, 2, 3 | 8); /* 0 and 1 live, 3 does not */
+	struct node *a = r.node[0], *b = r.node[1];
+	rig_turns(&r, 600);
+	assert_null(chan_of(a, 1, PEER_CH_PROBE)); /* nothing is asked, so nobody is */
+	b->hold = true;				   /* for good reasons */
+	t[0] = twrite(a, 0, 1, 4096);
+	submit(t[0], 1);
+	t[1] = twrite(a, 0, 1, 4096);
+	submit(t[1], 3);
+	rig_turns(&r, SD_PEER_SILENT_NS / 1000000);
+	assert_int_equal(a->cl.accused[3], 0); /* not yet */
+	rig_turns(&r, ms);
+	assert_true(a->cl.accused[3] > 1);
+	assert_int_equal(a->cl.accused[1], 0);
+	assert_null(in_of(a, 1, PEER_CH_PROBE)); /* the other has no reason to ask */
+	/* which it has when somebody says so */
+	b->cl.suspect = r.inc[0];
+	b->cl.nr_suspects = 1;
+	rig_turns(&r, 600);
+	assert_non_null(in_of(a, 1, PEER_CH_PROBE));
+	assert_int_equal(b->cl.accused[0], 0);
+	/* a connection that is dead on the other side only is replaced */
+	b->cl.nr_suspects = 0;
+	struct peer_conn *in = in_of(b, 0, PEER_CH_PROBE);
+	assert_non_null(in);
+	uint32_t nr = a->sh.peers->conn_seq;
+	env_sock_handler(in->sock, deaf, NULL);
+	rig_turns(&r, ms);
+	assert_int_equal(a->cl.accused[1], 0);
+	assert_true(a->sh.peers->conn_seq > nr);
+	assert_true(in_of(b, 0, PEER_CH_PROBE) != in);
+	probe_close(&r, t, 2);
+}
+
+/* Who answers nobody accuses nobody; of two one can. */
+static void test_probe_alone(void **state)
+{
+	const unsigned ms = (SD_PEER_QUIET_NS + SD_PEER_SILENT_NS + 3 * SD_HEARTBEAT_NS) / 1000000;
+	struct tcall *t[2];
+	struct rig r;
+
+	probe_open(&r, 1, 1 | 4 | 8);
+	struct node *a = r.node[0];
+	for (unsigned i = 0; i < 2; i++) {
+		t[i] = twrite(a, 0, 1, 4096);
+		submit(t[i], 2 + i);
+	}
+	rig_turns(&r, ms);
+	assert_int_equal(a->cl.accused[2] + a->cl.accused[3], 0);
+	node_view(a, 1 | 8, true);
+	rig_turns(&r, 2 * SD_HEARTBEAT_NS / 1000000);
+	assert_int_equal(a->cl.accused[2], 0);
+	assert_true(a->cl.accused[3] > 0);
+	probe_close(&r, t, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -580,6 +672,8 @@ int main(void)
 		cmocka_unit_test(test_slow_reader),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_liar),
+		cmocka_unit_test(test_probe),
+		cmocka_unit_test(test_probe_alone),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_flood),
 	};
