@@ -6,7 +6,8 @@
  *     the owner: after CLAIM was persisted here (cluster_do) and in an epoch not older than the
  *     claim (WHY B15, DESIGN 4.2, 5.6).
  *  G2 A write that was sent is never given up: its coroutine leaves early only when this daemon
- *     stops or the VDI is no longer ours (format, loss of ownership) (DESIGN 5.2, WHY B14).
+ *     stops or the VDI is no longer ours (format, loss of ownership) (DESIGN 5.2, WHY B14), or when
+ *     all of ring(e) have said in e that it cannot be applied and was not (a bad block).
  *  G3 Answers of two epochs never mix: a write is complete when all of ring(e) have answered in e
  *     and e is the owner's own epoch, and of the cluster's newest view, at that moment (WHY B2).
  *  G4 Calls of one object go out in the order of versions; a new round (view change, retry) begins
@@ -181,6 +182,7 @@ struct gw_write {
 	struct co *waiter; /* NULL: it has left */
 	struct gw_write *next;
 	bool linked, complete, again;
+	bool refused; /* no replica can apply it (write_refused) */
 	uint16_t op, flags;
 	struct obj_ver ver, prev;
 	uint64_t off, len;
@@ -189,7 +191,7 @@ struct gw_write {
 	uint32_t *crc, crc_small[GW_CRC_INLINE];
 	unsigned crc_nr;
 	uint32_t epoch; /* of this round */
-	unsigned nr_need, nr_ok, calls_out;
+	unsigned nr_need, nr_ok, nr_bad, calls_out;
 #ifdef SIM_PLANTS
 	uint32_t plant_answered; /* by machine of the simulator */
 #endif

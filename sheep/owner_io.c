@@ -293,7 +293,7 @@ static void write_send(struct gw_write *w)
 	assert(!w->calls_out);
 	w->epoch = view->epoch;
 	w->nr_need = o->nr_ring;
-	w->nr_ok = 0;
+	w->nr_ok = w->nr_bad = 0;
 	w->again = false;
 	ring_order(o, order);
 	for (unsigned i = 0; i < o->nr_ring; i++) {
@@ -410,12 +410,44 @@ static void obj_unstick(struct gw_obj *o)
 	}
 }
 
+/* A block that @w covers in part is bad on every replica, and nobody can repair it: the client is
+ * told, as by a disk.  All of ring(e), in sync in e, have said that what they have is what comes
+ * before @w, so it is no part of the sequence of writes.  Its version is not given again, nor are
+ * those of the writes behind it, which go out with new ones: whoever took them in an epoch before
+ * differs by his version when he comes back (I3).  Writing the whole block heals it. */
+static void write_refused(struct gw_write *w)
+{
+	struct gw_obj *o = w->o;
+	struct obj_ver ver = w->prev;
+	struct cds_list_head *pos;
+
+	for (pos = w->node.next; pos != &o->writes; pos = pos->next) {
+		struct gw_write *n = cds_list_entry(pos, struct gw_write, node);
+		n->prev = ver;
+		ver = n->ver = (struct obj_ver){o->v->gen, ++o->v->seq};
+	}
+	o->ver = ver;
+	log_err(o->v->gw->sh->log, "object %016llx: a block at %llu+%llu is bad everywhere",
+		(unsigned long long)o->oid, (unsigned long long)w->off, (unsigned long long)w->len);
+	MARK(own_refused);
+	w->refused = true;
+	write_unlink(w);
+	if (w->waiter)
+		co_wake(w->waiter);
+	if (!cds_list_empty(&o->writes) && !o->resend)
+		obj_failed(o);
+}
+
 static void write_settled(struct gw_write *w)
 {
 	struct gw_obj *o = w->o;
 
 	if (!w->linked)
 		return;
+	if (w->nr_need && w->nr_bad == w->nr_need && gw_epoch_is(o->v->gw, w->epoch)) {
+		write_refused(w);
+		return;
+	}
 	if (w->nr_ok == w->nr_need && gw_epoch_is(o->v->gw, w->epoch) && MARKED(own_all_answered)) {
 		w->complete = true;
 		o->stuck = 0;
@@ -446,6 +478,9 @@ static void write_call_done(struct peer_call *c)
 		room_of(gw, k)->full = true;
 	else if (!c->error && c->rsp.result == SD_RES_AGAIN)
 		w->again = true;
+	else if (!c->error && c->rsp.result == SD_RES_EIO && (c->rsp.flags & PEER_F_BAD) &&
+		 c->rsp.epoch == k->epoch)
+		w->nr_bad++;
 	call_free(k);
 	assert(w->calls_out && o->calls_out);
 	w->calls_out--;
@@ -538,7 +573,7 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 	}
 	w->waiter = co_self();
 	write_begin(op, o, w);
-	while (!w->complete && !gw->stopping && !v->gone)
+	while (!w->complete && !w->refused && !gw->stopping && !v->gone)
 		co_park("write"); /* ~ G2 */
 	w->waiter = NULL;
 	if (w->complete) {
@@ -550,6 +585,8 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 			o->exists = true;
 		}
 		r = SD_RES_SUCCESS;
+	} else if (w->refused) {
+		r = SD_RES_EIO;
 	} else {
 		MARK(own_write_lost);
 		write_unlink(w);

@@ -23,9 +23,9 @@
 #include "sheep/plant.h"
 #include "sheep/sync_int.h"
 
-#define PREVIOUS_NS	200000000ull  /* a write waits for the one before it */
-#define FULL_NS		2000000000ull /* a full disk is borne that long */
-#define REPAIR_RETRY_NS 100000000ull  /* a write that hits a bad block nobody can repair now */
+#define PREVIOUS_NS  200000000ull  /* a write waits for the one before it */
+#define FULL_NS	     2000000000ull /* a full disk is borne that long */
+#define REPAIR_TRIES 2u		   /* of a bad block that a write covers in part */
 
 /* The waiting room of one object: writes in the order in which they came.  The first one's turn. */
 struct room {
@@ -333,6 +333,7 @@ struct write_op {
 	uint64_t hash;
 	uint8_t copies;
 	int error; /* of the store */
+	unsigned repairs;
 };
 
 static int write_queue(struct write_op *op, struct store_obj *o)
@@ -404,23 +405,31 @@ static bool write_hold(struct write_op *op, enum check v)
 	return !h->failed;
 }
 
-/* A block that the write covers in part is bad: it can only be applied when it is repaired. */
-static void write_repair(struct write_op *op)
+/* A block that the write covers in part is bad: it can only be applied when it is repaired.  False:
+ * answered, nobody can do that now.  The owner gives the write up when all say so, else it sends it
+ * again: then there is one to take the object from. */
+static bool write_repair(struct write_op *op)
 {
 	struct peer_call *c = op->c;
 	struct sync *s = op->rep->sh->sync;
 	uint64_t last = c->req.off + c->req.len - 1;
 	struct held *h = &op->held;
 
-	if (!h->room && !room_enter(op->rep, c->req.oid, h))
-		return;
+	if (!h->room && !room_enter(op->rep, c->req.oid, h)) {
+		c->rsp.result = SD_RES_NO_MEM;
+		return false;
+	}
 	MARK(rep_write_repair);
 	int r = repair_range(s, c->req.oid, op->copies, c->req.off, 1); /* ~ */
 	if (r == 0)
 		r = repair_range(s, c->req.oid, op->copies, last, 1); /* ~ */
-	if (r < 0 && !c->voided && !s->stopping && MARKED(rep_repair_later))
-		co_cond_wait_until(&h->turn, env_now(op->rep->sh->env) + REPAIR_RETRY_NS,
-				   "repair"); /* ~ */
+	/* The last word is the check's: it may be void, old or done by now. */
+	if (++op->repairs < (r ? REPAIR_TRIES : 2 * REPAIR_TRIES))
+		return true;
+	MARK(rep_write_bad);
+	c->rsp.result = SD_RES_EIO;
+	c->rsp.flags |= PEER_F_BAD;
+	return false;
 }
 
 /* Queued: out of the way of the next one, then to the disk, outside of the lock. */
@@ -449,10 +458,8 @@ static bool write_step(struct write_op *op)
 
 	switch (v) {
 	case CHECK_APPLY:
-		if (op->error == -EILSEQ) {
-			write_repair(op); /* ~ */
-			return false;
-		}
+		if (op->error == -EILSEQ)
+			return !write_repair(op); /* ~ */
 		if (op->error == -ENOENT && MARKED(rep_no_obj))
 			c->rsp.result = SD_RES_NO_OBJ; /* it should have said CREATE */
 		else if (op->error == -ENOMEM && MARKED(rep_write_nomem))

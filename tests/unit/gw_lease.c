@@ -475,3 +475,78 @@ void commands_fail(void **state)
 	tr_end(&t);
 	rig_free(r);
 }
+
+/* ---- a block that is bad everywhere ---- */
+
+static void rot(struct rig *r, uint64_t o, unsigned nodes)
+{
+	for (int n = 0; n < 3; n++)
+		r->n[n].rotten = nodes >> n & 1 ? o + 1 : 0;
+}
+
+/* A write that covers it in part is an error, as of a disk; those behind it are done all the same,
+ * under versions of their own; a whole block heals it.  While one replica is good nobody is told.
+ */
+void bad_blocks(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start_objects(&vid);
+	uint64_t o = SD_DATA_OID(vid, 0);
+	struct tr t = {0}, u = {0}, w = {0};
+
+	rot(r, o, 7);
+	assert_int_equal(rq(r, 0, WRITE, o, 100, pat(1), 10, 0), SD_RES_EIO);
+	assert_int_equal(rq(r, 1, WRITE, o, 100, pat(1), 10, CACHE), SD_RES_EIO); /* forwarded */
+	assert_int_equal(rq(r, 0, WRITE, o, 8192, pat(2), 4096, 0), SD_RES_SUCCESS);
+	rig_compare(r);
+	/* In the middle of others: node 2 is slow, so all of them are in flight.  Who waits behind
+	 * a write that was refused hears so (replica.c: room_fail). */
+	r->blocked[0][2] = true;
+	for (int n = 0; n < 3; n++)
+		r->n[n].impatient = true;
+	tr_start(r, &t, 0, WRITE, o, 12288, pat(3), 4096, 0);
+	tr_start(r, &u, 0, WRITE, o, 0, pat(4), 1000, 0);
+	tr_start(r, &w, 0, WRITE, o, 16384, pat(5), 4096, 0);
+	rig_sleep(r, 100 * MS);
+	assert_false(t.done || u.done || w.done);
+	uint64_t seq = rig_obj(r, 0, o)->ver.seq;
+	rig_unblock(r, 0, 2);
+	assert_int_equal(tr_wait(r, &t), SD_RES_SUCCESS);
+	assert_int_equal(tr_wait(r, &u), SD_RES_EIO);
+	assert_int_equal(tr_wait(r, &w), SD_RES_SUCCESS);
+	assert_true(rig_obj(r, 0, o)->ver.seq > seq + 2); /* not the one that it was sent with */
+	assert_int_equal(rig_obj(r, 2, o)->data[0], 0);
+	assert_int_equal(rig_obj(r, 2, o)->data[16384], 5);
+	rig_compare(r);
+	tr_end(&t);
+	tr_end(&u);
+	tr_end(&w);
+	/* one is good: it is repaired from there in time */
+	rot(r, o, 6);
+	tr_start(r, &t, 0, WRITE, o, 0, pat(6), 1000, 0);
+	rig_sleep(r, 500 * MS);
+	assert_false(t.done);
+	assert_int_equal(rig_obj(r, 0, o)->data[0], 6);
+	rot(r, o, 0);
+	assert_int_equal(tr_wait(r, &t), SD_RES_SUCCESS);
+	tr_end(&t);
+	rig_compare(r);
+	/* all say so, but in an epoch that is over */
+	rot(r, o, 7);
+	r->blocked[0][1] = r->blocked[0][2] = true;
+	tr_start(r, &t, 0, WRITE, o, 0, pat(7), 1000, 0);
+	rig_sleep(r, 100 * MS);
+	rot(r, o, 0);
+	rig_view(r);
+	rig_unblock(r, 0, 1);
+	rig_unblock(r, 0, 2);
+	assert_int_equal(tr_wait(r, &t), SD_RES_SUCCESS);
+	tr_end(&t);
+	rot(r, o, 7);
+	assert_int_equal(rq(r, 0, WRITE, o, 0, pat(8), 4096, 0), SD_RES_SUCCESS);
+	assert_int_equal(rq(r, 0, WRITE, o, 100, pat(9), 10, 0), SD_RES_SUCCESS);
+	assert_int_equal(rq_read(r, 0, o, 0, got, 4096), SD_RES_SUCCESS);
+	assert_true(all(got, 100, 8) && all(got + 100, 10, 9));
+	rig_compare(r);
+	rig_free(r);
+}

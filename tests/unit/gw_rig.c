@@ -190,6 +190,15 @@ static bool replica_write(struct node *n, struct msg *m)
 		m->h.rsp.result = SD_RES_NO_SPACE;
 		return true;
 	}
+	if (n->rotten == h->oid + 1 && h->op == PEER_WRITE && !(h->flags & PEER_F_CREATE) &&
+	    h->off < 4096) {
+		if (h->off || h->len < 4096) {
+			m->h.rsp.result = SD_RES_EIO;
+			m->h.rsp.flags = PEER_F_BAD;
+			return true;
+		}
+		n->rotten = 0; /* a whole block heals it */
+	}
 	robj_apply(n, o, m);
 	return true;
 }

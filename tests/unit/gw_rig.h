@@ -42,6 +42,7 @@ struct node {
 	struct map objs;
 	uint32_t epoch;
 	bool insync, full, bad, lose; /* lose: answers NO_OBJ to reads, once */
+	uint64_t rotten;	      /* oid + 1 of an object whose first block is bad; 0: none */
 	bool paused;		      /* messages to it wait */
 	bool torn_view;		      /* does not apply views by itself */
 	bool impatient;		      /* does not hold what lacks its previous write */

@@ -58,6 +58,7 @@ void handover_stuck(void **state);
 void session_new_owner(void **state);
 void session_said_once(void **state);
 void cached(void **state);
+void bad_blocks(void **state);
 void commands_fail(void **state);
 
 #endif

@@ -811,6 +811,7 @@ int main(void)
 		cmocka_unit_test(session_new_owner),
 		cmocka_unit_test(session_said_once),
 		cmocka_unit_test(cached),
+		cmocka_unit_test(bad_blocks),
 		cmocka_unit_test(commands_fail),
 		cmocka_unit_test(stress),
 	};

@@ -476,17 +476,13 @@ static void test_repair_both(void **state)
 	wait_good(r, B, o);
 }
 
-/* A write that covers a bad block in part is applied when that is repaired. */
-static void test_write_bad_block(void **state)
+/* Ten bytes in the first block, version 1.2 after 1.1; not waited for. */
+static struct call *write_part(struct rig *r, unsigned to, uint64_t o)
 {
-	struct rig *r = three(state);
-	uint64_t o = SD_DATA_OID(1, 0);
-	struct call *k = call_op(r, A, B, 1, o, PEER_WRITE);
+	struct call *k = call_op(r, A, to, 1, o, PEER_WRITE);
 	struct buf *b = buf_new(r->pool, SD_BLOCK_SIZE);
 	uint32_t crc;
 
-	rig_write(r, A, ABC, o, V(1, 1), none, 0x11);
-	mem_rot(r->node[B].sh.store, o, 0);
 	memset(b->data, 0x42, 10);
 	crc = crc32c(b->data, 10);
 	k->c.req.ver_gen = 1;
@@ -497,10 +493,50 @@ static void test_write_bad_block(void **state)
 	k->c.data = b;
 	k->c.crc = &crc;
 	k->c.crc_nr = 1;
-	call_submit(k, A, B);
+	call_submit(k, A, to);
 	k->c.data = NULL;
 	buf_put(b);
-	call_ok_(k);
+	return k;
+}
+
+/* Nobody has the block: the owner hears that, and who waits behind is refused as well.  A write of
+ * the whole block heals it. */
+static void test_write_bad_everywhere(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	rig_write(r, A, ABC, o, V(1, 1), none, 0x11);
+	for (unsigned n = 0; n < 3; n++)
+		mem_rot(r->node[n].sh.store, o, 0);
+	for (unsigned n = 0; n < 3; n++) {
+		struct call *k = write_part(r, n, o);
+		struct call *l = call_write(r, A, n, 1, o, V(1, 3), V(1, 2), 0x13);
+		call_wait(k);
+		assert_int_equal(k->c.error, 0);
+		assert_int_equal(k->c.rsp.result, SD_RES_EIO);
+		assert_true(k->c.rsp.flags & PEER_F_BAD);
+		assert_int_equal(k->c.rsp.epoch, 1);
+		call_free(k);
+		call_is_(l, SD_RES_AGAIN);
+		is_ver(r, n, o, 1, 1);
+	}
+	for (unsigned n = 0; n < 3; n++) {
+		call_ok_(call_write(r, A, n, 1, o, V(1, 4), V(1, 1), 0x14));
+		assert_false(mem_bad(r->node[n].sh.store, o));
+	}
+	call_is_(write_part(r, B, o), SD_RES_SUCCESS); /* older than what it has: done */
+}
+
+/* A write that covers a bad block in part is applied when that is repaired. */
+static void test_write_bad_block(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	rig_write(r, A, ABC, o, V(1, 1), none, 0x11);
+	mem_rot(r->node[B].sh.store, o, 0);
+	call_ok_(write_part(r, B, o));
 	is_ver(r, B, o, 1, 2);
 	assert_false(mem_bad(r->node[B].sh.store, o));
 	assert_int_equal(mem_byte(r->node[B].sh.store, o, 0), 0x11);
@@ -635,6 +671,7 @@ int main(void)
 		T(repair_version),
 		T(repair_both),
 		T(write_bad_block),
+		T(write_bad_everywhere),
 		T(pull_large),
 		T(settle),
 		T(settle_notag),
