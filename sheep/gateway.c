@@ -179,8 +179,8 @@ static int data_write_locked(struct gw_op *op, struct gw_obj *o, const struct gw
 	if (!res && !o->exists && !io->create && MARKED(gw_write_absent))
 		res = SD_RES_NO_OBJ;
 	if (!res)
-		res = owner_room(op, o, io->create ? o->size : io->len); /* ~ */
-	return res ? res : owner_write(op, o, io);			 /* ~ */
+		res = owner_room(op, o, io);	   /* ~ */
+	return res ? res : owner_write(op, o, io); /* ~ */
 }
 
 static int data_write(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struct gw_request *r)

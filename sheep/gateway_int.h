@@ -7,9 +7,9 @@
  *     claim (WHY B15, DESIGN 4.2, 5.6).
  *  G2 A write that was sent is never given up: its coroutine leaves early only when this daemon
  *     stops or the VDI is no longer ours (format, loss of ownership) (DESIGN 5.2, WHY B14), or when
- *     all of ring(e) have said in e that it cannot be applied and was not (a bad block).
- *  G3 Answers of two epochs never mix: a write is complete when all of ring(e) have answered in e
- *     and e is the owner's own epoch, and of the cluster's newest view, at that moment (WHY B2).
+ *     all of ring(e) have said in e that it cannot be applied and was not (a bad block, full
+ * disks). G3 Answers of two epochs never mix: a write is complete when all of ring(e) have answered
+ * in e and e is the owner's own epoch, and of the cluster's newest view, at that moment (WHY B2).
  *  G4 Calls of one object go out in the order of versions; a new round (view change, retry) begins
  *     when every call of the older round has come back.
  *  G5 A call in flight never refers to a coroutine's stack but through gw_call.fan, which the
@@ -40,8 +40,9 @@
 #define GW_RETRY_NS	 50000000ull   /* a replica could not do a write: send it again */
 #define GW_STUCK_MAX	 3u	       /* such rounds until its replicas are compared */
 #define GW_ROOM_NS	 200000000ull  /* how long a replica's word about its space is believed */
-#define GW_ROOM_ASK	 (16u << 20)   /* room that a replica must have above its reserve */
-#define GW_LEASE_LOOK_NS 25000000ull   /* without a lease: look again */
+#define GW_ROOM_ASK                                                                                \
+	(16u << 20) /* room that a replica must have above its reserve; below, each write asks */
+#define GW_LEASE_LOOK_NS 25000000ull /* without a lease: look again */
 /* Handover (DESIGN 5.1): so long only one other gateway's clients have used a VDI */
 #define GW_HANDOVER_NS	     1500000000ull
 #define GW_HANDOVER_IDLE_NS  5000000000ull  /* and a client of ours that is still there has not */
@@ -183,6 +184,7 @@ struct gw_write {
 	struct gw_write *next;
 	bool linked, complete, again;
 	bool refused; /* no replica can apply it (write_refused) */
+	bool full;    /* one that could not has no room */
 	uint16_t op, flags;
 	struct obj_ver ver, prev;
 	uint64_t off, len;
@@ -191,7 +193,7 @@ struct gw_write {
 	uint32_t *crc, crc_small[GW_CRC_INLINE];
 	unsigned crc_nr;
 	uint32_t epoch; /* of this round */
-	unsigned nr_need, nr_ok, nr_bad, calls_out;
+	unsigned nr_need, nr_ok, nr_refused, calls_out;
 #ifdef SIM_PLANTS
 	uint32_t plant_answered; /* by machine of the simulator */
 #endif
@@ -345,8 +347,9 @@ co_fn int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io
 /* The caller has the range shared, or knows that nobody writes to it. */
 co_fn int owner_read(struct gw_op *op, struct gw_obj *o, uint64_t off, uint64_t len,
 		     struct buf *buf, size_t buf_off);
-/* Have the replicas room for @len more bytes?  SD_RES_SUCCESS, SD_RES_NO_SPACE, negative. */
-co_fn int owner_room(struct gw_op *op, struct gw_obj *o, uint64_t len);
+/* Have the replicas room for @io?  The caller has the range exclusively.  SD_RES_SUCCESS,
+ * SD_RES_NO_SPACE, SD_RES_NO_MEM, negative. */
+co_fn int owner_room(struct gw_op *op, struct gw_obj *o, const struct gw_io *io);
 co_fn int owner_flush(struct gw_op *op, struct gw_vdi *v);
 /* SD_RES_HALT or SD_RES_SUCCESS (protocol.md 9.5). */
 uint32_t gw_halted(const struct gateway *gw, uint8_t copies, bool write);

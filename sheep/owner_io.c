@@ -293,8 +293,8 @@ static void write_send(struct gw_write *w)
 	assert(!w->calls_out);
 	w->epoch = view->epoch;
 	w->nr_need = o->nr_ring;
-	w->nr_ok = w->nr_bad = 0;
-	w->again = false;
+	w->nr_ok = w->nr_refused = 0;
+	w->again = w->full = false;
 	ring_order(o, order);
 	for (unsigned i = 0; i < o->nr_ring; i++) {
 		if (plant_answered(w, order[i]) && (w->calls_out || i + 1 < o->nr_ring)) {
@@ -410,11 +410,12 @@ static void obj_unstick(struct gw_obj *o)
 	}
 }
 
-/* A block that @w covers in part is bad on every replica, and nobody can repair it: the client is
- * told, as by a disk.  All of ring(e), in sync in e, have said that what they have is what comes
- * before @w, so it is no part of the sequence of writes.  Its version is not given again, nor are
- * those of the writes behind it, which go out with new ones: whoever took them in an epoch before
- * differs by his version when he comes back (I3).  Writing the whole block heals it. */
+/* A block that @w covers in part is bad on every replica, and nobody can repair it, or they have no
+ * room: the client is told, as by a disk.  All of ring(e), in sync in e, have said that what they
+ * have is what comes before @w, so it is no part of the sequence of writes.  Its version is not
+ * given again, nor are those of the writes behind it, which go out with new ones: whoever took them
+ * in an epoch before differs by his version when he comes back (I3).  Writing the whole block heals
+ * it. */
 static void write_refused(struct gw_write *w)
 {
 	struct gw_obj *o = w->o;
@@ -427,9 +428,12 @@ static void write_refused(struct gw_write *w)
 		ver = n->ver = (struct obj_ver){o->v->gen, ++o->v->seq};
 	}
 	o->ver = ver;
-	log_err(o->v->gw->sh->log, "object %016llx: a block at %llu+%llu is bad everywhere",
-		(unsigned long long)o->oid, (unsigned long long)w->off, (unsigned long long)w->len);
-	MARK(own_refused);
+	if (!w->full && MARKED(own_refused))
+		log_err(o->v->gw->sh->log, "object %016llx: a block at %llu+%llu is bad everywhere",
+			(unsigned long long)o->oid, (unsigned long long)w->off,
+			(unsigned long long)w->len);
+	else
+		MARK(own_refused_full);
 	w->refused = true;
 	write_unlink(w);
 	if (w->waiter)
@@ -444,7 +448,7 @@ static void write_settled(struct gw_write *w)
 
 	if (!w->linked)
 		return;
-	if (w->nr_need && w->nr_bad == w->nr_need && gw_epoch_is(o->v->gw, w->epoch)) {
+	if (w->nr_need && w->nr_refused == w->nr_need && gw_epoch_is(o->v->gw, w->epoch)) {
 		write_refused(w);
 		return;
 	}
@@ -463,6 +467,21 @@ static void write_settled(struct gw_write *w)
 	}
 }
 
+/* The replica's answer to @k is not that it has it. */
+static void write_not_done(struct gw_write *w, const struct gw_call *k)
+{
+	const struct peer_hdr *p = &k->c.rsp;
+	bool bad = p->result == SD_RES_EIO && (p->flags & PEER_F_BAD);
+	bool full = p->result == SD_RES_NO_SPACE;
+
+	if ((bad || full) && p->epoch == k->epoch)
+		w->nr_refused++;
+	w->full |= full;
+	w->again |= p->result == SD_RES_AGAIN;
+	if (full && room_of(k->gw, k))
+		room_of(k->gw, k)->full = true;
+}
+
 static void write_call_done(struct peer_call *c)
 {
 	struct gw_call *k = caa_container_of(c, struct gw_call, c);
@@ -474,13 +493,9 @@ static void write_call_done(struct peer_call *c)
 	if (call_ok(k)) {
 		w->nr_ok++;
 		plant_answer(w, k);
-	} else if (!c->error && c->rsp.result == SD_RES_NO_SPACE && room_of(gw, k))
-		room_of(gw, k)->full = true;
-	else if (!c->error && c->rsp.result == SD_RES_AGAIN)
-		w->again = true;
-	else if (!c->error && c->rsp.result == SD_RES_EIO && (c->rsp.flags & PEER_F_BAD) &&
-		 c->rsp.epoch == k->epoch)
-		w->nr_bad++;
+	} else if (!c->error) {
+		write_not_done(w, k);
+	}
 	call_free(k);
 	assert(w->calls_out && o->calls_out);
 	w->calls_out--;
@@ -586,7 +601,7 @@ int owner_write(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 		}
 		r = SD_RES_SUCCESS;
 	} else if (w->refused) {
-		r = SD_RES_EIO;
+		r = w->full ? SD_RES_NO_SPACE : SD_RES_EIO;
 	} else {
 		MARK(own_write_lost);
 		write_unlink(w);
@@ -643,60 +658,64 @@ static void room_ask(struct gateway *gw, unsigned m)
 	peer_submit(gw->sh, &gw->view->members[m].inc, &k->c);
 }
 
-/* It said no some time ago: ask once more before a client is told so. */
-static int room_ask_wait(struct gw_op *op, struct gw_obj *o, unsigned m)
+/* Those in @m are low on space: may this write be done there all the same?  Room may be back, or it
+ * needs none. */
+static int room_for(struct gw_op *op, struct gw_obj *o, const struct gw_io *io, const unsigned *m,
+		    unsigned nr)
 {
 	struct gateway *gw = op->gw;
-	struct gw_fan f;
 	struct gw_call *k;
-	int r = 0;
+	struct gw_fan f;
+	int r = SD_RES_SUCCESS;
 
-	MARK(own_room_again);
-	gw->room[m].asked_at = env_now(gw->sh->env);
+	MARK(own_low);
 	fan_init(&f, gw, o->v);
-	k = fan_call(&f, PEER_PING, m);
-	if (k) {
-		room_fill(k);
-		fan_submit(&f, k, &gw->view->members[m].inc);
-		r = fan_wait(&f, false); /* ~ */
-		if (!r)
-			room_answer(gw, k);
+	for (unsigned i = 0; r == SD_RES_SUCCESS && i < nr; i++) {
+		k = fan_call(&f, PEER_ROOM, m[i]);
+		if (!k) {
+			r = SD_RES_NO_MEM;
+			break;
+		}
+		k->c.req.flags = io->create ? PEER_F_CREATE : 0;
+		k->c.req.vid = o->v->vid;
+		k->c.req.oid = o->oid;
+		k->c.req.copies = o->v->copies;
+		k->c.req.off = io->off;
+		k->c.req.len = io->len;
+		k->c.req.obj_size = o->size;
+		fan_submit(&f, k, &gw->view->members[m[i]].inc);
 	}
+	if (r == SD_RES_SUCCESS)
+		r = fan_wait(&f, false); /* ~ */
+	if (r == SD_RES_SUCCESS && (!gw->view || gw->view->epoch != f.epoch))
+		r = -EAGAIN;
+	cds_list_for_each_entry (k, &f.calls, node)
+		if (r == SD_RES_SUCCESS && !k->c.error && k->c.rsp.result == SD_RES_NO_SPACE &&
+		    MARKED(own_no_space))
+			r = SD_RES_NO_SPACE;
 	fan_done(&f);
 	return r;
 }
 
-int owner_room(struct gw_op *op, struct gw_obj *o, uint64_t len)
+int owner_room(struct gw_op *op, struct gw_obj *o, const struct gw_io *io)
 {
 	struct gateway *gw = op->gw;
 	uint64_t now = env_now(gw->sh->env);
-	int r;
+	unsigned low[SD_COPIES_MAX], nr = 0;
 
 	if (!gv_usable(o->v) || !gw->room)
 		return SD_RES_SUCCESS; /* found out when it is sent */
 	for (unsigned i = 0; i < obj_ring(o); i++) {
 		unsigned m = o->ring[i];
 		struct gw_room *room = &gw->room[m];
-		if ((int)m == gw->view->self) {
-			if (!store_has_room(gw->sh->store, len) && MARKED(own_full))
-				return SD_RES_NO_SPACE;
-			continue;
-		}
-		bool stale = !room->asked_at || now - room->asked_at > GW_ROOM_NS;
-		if (room->full && stale) {
-			uint32_t e = gw->view->epoch;
-			r = room_ask_wait(op, o, m); /* ~ */
-			if (r)
-				return r;
-			if (!gw->view || gw->view->epoch != e)
-				return -EAGAIN;
-		} else if (stale) {
-			room_ask(gw, m);
-		}
-		if (gw->room[m].full)
-			return SD_RES_NO_SPACE;
+		if ((int)m == gw->view->self)
+			room->full = !store_has_room(gw->sh->store, GW_ROOM_ASK);
+		else if (!room->asked_at || now - room->asked_at > GW_ROOM_NS)
+			room_ask(gw, m); /* for the writes to come */
+		if (room->full)
+			low[nr++] = m;
 	}
-	return SD_RES_SUCCESS;
+	return nr ? room_for(op, o, io, low, nr) : SD_RES_SUCCESS; /* ~ */
 }
 
 /* ---- flush (DESIGN 5.4, WHY B5) ---- */

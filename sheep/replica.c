@@ -25,6 +25,7 @@
 
 #define PREVIOUS_NS  200000000ull  /* a write waits for the one before it */
 #define FULL_NS	     2000000000ull /* a full disk is borne that long */
+#define FULL_GAP_NS  500000000ull  /* refused after so long: not the same write sent again */
 #define REPAIR_TRIES 2u		   /* of a bad block that a write covers in part */
 
 /* The waiting room of one object: writes in the order in which they came.  The first one's turn. */
@@ -52,6 +53,7 @@ struct replica {
 	struct cds_list_head landing;
 	struct co_cond landed;
 	uint64_t full_since; /* writes do not fit on the disk since then; 0: they do */
+	uint64_t full_last;
 };
 
 int replica_init(struct sheep *sh)
@@ -188,14 +190,18 @@ static void store_broken(struct replica *rep, struct peer_call *c, int r)
 	sheep_exit(rep->sh, 1, "the store cannot take a write");
 }
 
-/* The disk is as good as full, although the owner asked for room first; nothing was done, and the
- * write is sent again.  It passes soon, or we are in the others' way (DESIGN 5.2). */
+/* The disk is as good as full, although the owner asked for room first; nothing was done.  When all
+ * of the ring say so the owner gives the write up; else it is sent again.  It passes soon, or we
+ * are in the others' way (DESIGN 5.2). */
 static void store_full(struct replica *rep, struct peer_call *c)
 {
 	uint64_t now = env_now(rep->sh->env);
 
 	c->rsp.result = SD_RES_NO_SPACE;
 	MARK(rep_full);
+	if (now - rep->full_last > FULL_GAP_NS)
+		rep->full_since = 0;
+	rep->full_last = now;
 	if (!rep->full_since) {
 		rep->full_since = now;
 		log_err(rep->sh->log, "the disk is full");
@@ -788,6 +794,33 @@ static void do_ping(struct replica *rep, struct peer_call *c)
 	c->rsp.result = room || !MARKED(rep_no_room) ? SD_RES_SUCCESS : SD_RES_NO_SPACE;
 }
 
+/* Has this write room here?  What the object takes on the disk already needs none, and is not
+ * refused below the reserve (I9). */
+static void do_room(struct replica *rep, struct peer_call *c)
+{
+	const struct peer_hdr *q = &c->req;
+	struct store *st = rep->sh->store;
+	uint8_t copies = sync_copies(rep->sh->sync, q->oid, q->copies);
+	bool create = q->flags & PEER_F_CREATE, room;
+
+	c->rsp.result = SD_RES_INVALID_PARMS;
+	if (!copies || q->obj_size > 1ull << SD_OBJ_SHIFT_MAX || q->off > q->obj_size ||
+	    q->len > q->obj_size - q->off)
+		return;
+	room = store_take_room(st, create ? q->obj_size : q->len);
+	if (!room && !create) {
+		MARK(rep_low);
+		if (!enter_sync(rep, c, copies, 0)) /* ~ */
+			return;
+		struct store_obj *o = store_get(st, q->oid, false); /* ~ */
+		room = !store_allocates(o, q->off, q->len);	    /* ~ */
+		store_put(o);
+		if (canceled(rep, c))
+			return;
+	}
+	c->rsp.result = room || !MARKED(rep_low_refused) ? SD_RES_SUCCESS : SD_RES_NO_SPACE;
+}
+
 static void dispatch(struct replica *rep, struct peer_call *c, bool local)
 {
 	struct sheep *sh = rep->sh;
@@ -810,6 +843,7 @@ static void dispatch(struct replica *rep, struct peer_call *c, bool local)
 	case PEER_SETTLE: do_settle(rep, c); break;   /* ~ */
 	case PEER_FLUSH: do_flush(rep, c); break;     /* ~ */
 	case PEER_PING: do_ping(rep, c); break;
+	case PEER_ROOM: do_room(rep, c); break; /* ~ */
 	case PEER_SYNC_QUERY:
 		if (PLANTED(pull_any_epoch) || enter_epoch(rep, c)) /* ~ */
 			serve_query(s, c);

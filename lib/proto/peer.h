@@ -41,7 +41,7 @@ struct peer_hello {
  * request waits for writes, a write for an object to come in sync, and the control channel for
  * nothing but the disk and the view. */
 enum peer_channel {
-	PEER_CH_DATA,	 /* WRITE, REMOVE, READ, VERSION, SETTLE: in order */
+	PEER_CH_DATA,	 /* WRITE, REMOVE, READ, VERSION, SETTLE, ROOM: in order */
 	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, VID_LIST, PULL, FLUSH, DROP_CHECK, PING */
 	PEER_CH_FORWARD, /* FORWARD */
 	PEER_CH_PROBE,	 /* PROBE: waits for nothing */
@@ -72,6 +72,8 @@ enum peer_op {
 			  store, by (hash, oid); the answer covers off..len of the reply (both
 			  inclusive): ask again for the rest (5.6) */
 	PEER_PROBE,    /* do you live?  Answered at once by whoever receives it (5.6) */
+	PEER_ROOM,     /* epoch, oid, copies, off, len, obj_size; F_CREATE: has it room for these
+			  bytes?  NO_SPACE: no.  What an object takes already needs none (5.2) */
 	PEER_OP_NR
 };
 

@@ -176,6 +176,19 @@ static co_fn bool may_be_data(struct live *lv, uint32_t blk)
 	return chunk_state(lv, blk, &crc) != BLK_ZERO;
 }
 
+co_fn bool store_allocates(struct store_obj *o, uint64_t off, uint64_t len)
+{
+	struct live *lv = o->live;
+
+	assert(lv && locked(lv));
+	if (!o->exists || !len || off >= o->size || len > o->size - off)
+		return false; /* no such write can be done */
+	for (uint32_t b = (uint32_t)(off / BLK); b <= (uint32_t)((off + len - 1) / BLK); b++)
+		if (!may_be_data(lv, b)) /* ~ */
+			return true;
+	return false;
+}
+
 co_fn bool store_next_data(struct store_obj *o, uint64_t off, uint64_t *start, uint64_t *len)
 {
 	struct live *lv = o->live;

@@ -97,6 +97,15 @@ bool store_has_room(struct store *st, uint64_t len)
 	return have >= keep && have - keep >= len;
 }
 
+bool store_take_room(struct store *st, uint64_t len)
+{
+	bool room = store_has_room(st, len);
+
+	if (room)
+		space_took(st, len);
+	return room;
+}
+
 void store_space(struct store *st, uint64_t *total, uint64_t *free_bytes)
 {
 	refresh(st);

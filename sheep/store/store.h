@@ -91,6 +91,9 @@ uint64_t store_max_gen(const struct store *st); /* largest generation of any ver
 /* Is there room for an allocating client write of @len bytes above the reserve? (cached statfs,
  * refreshed in the background, plus what is queued) */
 bool store_has_room(struct store *st, uint64_t len);
+/* The same, for a write that will come: after a yes it counts as taken until the next look at the
+ * disk or two. */
+bool store_take_room(struct store *st, uint64_t len);
 void store_space(struct store *st, uint64_t *total, uint64_t *free_bytes);
 
 /* ---- one object's lock ---- */
@@ -99,6 +102,10 @@ void store_space(struct store *st, uint64_t *total, uint64_t *free_bytes);
  * changes. */
 co_fn struct store_obj *store_get(struct store *st, uint64_t oid, bool excl);
 void store_put(struct store_obj *o);
+
+/* Would a write to [off, off+len) need room that the object does not take yet?  (Objects are
+ * sparse.)  Under a shared or exclusive lock.  An absent object: false. */
+co_fn bool store_allocates(struct store_obj *o, uint64_t off, uint64_t len);
 
 /* ---- changing: under the exclusive lock ---- */
 
@@ -125,7 +132,8 @@ struct store_write {
 
 /* May yield: reads and verifies the blocks that the write covers in part, so that store_queue need
  * not. Call under the exclusive lock, before the caller's last checks.  -EILSEQ: such a block is
- * bad. -ENOENT: absent and not create.  -ENOSPC: the disk is as good as full, nothing was done.
+ * bad. -ENOENT: absent and not create.  -ENOSPC: the disk is as good as full and the write needs
+ * room, nothing was done.
  * After 0, store_queue or store_abandon must follow. */
 co_fn int store_prepare(struct store_obj *o, struct store_write *w);
 /* NO YIELD.  Enter the write into the journal's queue; the index has the new version at once.  On

@@ -139,7 +139,8 @@ co_fn int store_prepare(struct store_obj *o, struct store_write *w)
 	if (st->failed)
 		return -EIO;
 	int r = plan_make(o, w, &p);
-	if (r == 0 && !space_floor(st, w->len))
+	if (r == 0 && !space_floor(st, w->len) &&
+	    (w->create || store_allocates(o, w->off, w->len))) /* ~ */
 		r = -ENOSPC;
 	if (r == 0)
 		r = take_room(st, w, plan_pages(&p)); /* ~ */

@@ -339,6 +339,97 @@ void space(void **state)
 	rig_free(r);
 }
 
+/* Below the reserve only what needs more room is refused, and nothing as soon as there is some. */
+void low_space(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	uint64_t o = SD_DATA_OID(vid, 0), p = SD_DATA_OID(vid, 1);
+
+	assert_int_equal(rq(r, 0, CREATE, o, 0, pat(1), 4096, 0), SD_RES_SUCCESS);
+	assert_int_equal(r->n[0].nr_room + r->n[1].nr_room + r->n[2].nr_room, 0);
+	for (int n = 0; n < 3; n++) { /* the owner's own store, others' */
+		r->n[n].low = true;
+		rig_sleep(r, 300 * MS);
+		assert_int_equal(rq(r, 0, WRITE, o, 0, pat(2 + n), 4096, 0), SD_RES_SUCCESS);
+		rig_sleep(r, 10 * MS); /* by now it is known */
+		assert_int_equal(rq(r, 0, WRITE, o, 0, pat(2 + n), 4096, 0), SD_RES_SUCCESS);
+		assert_true(r->n[n].nr_room > 0);
+		assert_int_equal(rq(r, 0, WRITE, o, HOLE, pat(9), 4096, 0), SD_RES_NO_SPACE);
+		assert_int_equal(rq(r, 1, CREATE, p, 0, pat(9), 4096, 0), SD_RES_NO_SPACE);
+		assert_null(rig_obj(r, n, p));
+		assert_int_equal(rq_read(r, 0, o, 0, got, 4096), SD_RES_SUCCESS);
+		assert_true(all(got, 4096, 2 + n));
+		r->n[n].low = false;
+		assert_int_equal(rq(r, 0, WRITE, o, HOLE, pat(9), 4096, 0), SD_RES_SUCCESS);
+		assert_int_equal(rq(r, 0, CREATE, p, 0, pat(9), 4096, 0), SD_RES_SUCCESS);
+		r->n[n].low = true;
+		assert_int_equal(rq(r, 0, REMOVE, p, 0, NULL, 0, 0), SD_RES_SUCCESS);
+		r->n[n].low = false;
+	}
+	/* a view while it asks */
+	r->n[1].low = true;
+	rig_sleep(r, 300 * MS);
+	assert_int_equal(rq(r, 0, WRITE, o, 0, pat(6), 4096, 0), SD_RES_SUCCESS);
+	rig_sleep(r, 10 * MS);
+	struct tr t = {0};
+	r->blocked[0][1] = true;
+	tr_start(r, &t, 0, WRITE, o, HOLE, pat(7), 4096, 0);
+	rig_sleep(r, 10 * MS);
+	assert_false(t.done);
+	rig_kill(r, 1);
+	rig_view(r);
+	assert_int_equal(tr_wait(r, &t), SD_RES_SUCCESS);
+	tr_end(&t);
+	rig_compare(r);
+	rig_free(r);
+}
+
+/* Nobody had known: the write was sent, and no replica can do it. */
+void all_full(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	uint64_t o = SD_DATA_OID(vid, 0);
+	struct tr t = {0}, u = {0};
+
+	assert_int_equal(rq(r, 0, CREATE, o, 0, pat(1), 4096, 0), SD_RES_SUCCESS);
+	for (int n = 0; n < 3; n++)
+		r->n[n].impatient = true;
+	r->blocked[0][1] = true;
+	tr_start(r, &t, 0, WRITE, o, 0, pat(2), 4096, 0);
+	tr_start(r, &u, 0, WRITE, o, 8192, pat(3), 4096, 0);
+	rig_sleep(r, 10 * MS); /* two have them */
+	r->n[1].full = true;
+	rig_unblock(r, 0, 1);
+	rig_sleep(r, 500 * MS);
+	assert_false(t.done || u.done);
+	r->n[1].full = false;
+	assert_int_equal(tr_wait(r, &t), SD_RES_SUCCESS);
+	assert_int_equal(tr_wait(r, &u), SD_RES_SUCCESS);
+	tr_end(&t);
+	tr_end(&u);
+	r->blocked[0][1] = true;
+	rig_sleep(r, 300 * MS);
+	r->blocked[0][2] = true;
+	tr_start(r, &t, 0, WRITE, o, 0, pat(4), 4096, 0);
+	tr_start(r, &u, 0, WRITE, o, 8192, pat(5), 4096, 0);
+	r->n[0].full = r->n[1].full = r->n[2].full = true;
+	rig_sleep(r, 10 * MS);
+	rig_unblock(r, 0, 1);
+	rig_unblock(r, 0, 2);
+	assert_int_equal(tr_wait(r, &t), SD_RES_NO_SPACE);
+	assert_int_equal(tr_wait(r, &u), SD_RES_NO_SPACE);
+	tr_end(&t);
+	tr_end(&u);
+	assert_int_equal(rq_read(r, 0, o, 0, got, 4096), SD_RES_SUCCESS);
+	assert_true(all(got, 4096, 2));
+	r->n[0].full = r->n[1].full = r->n[2].full = false;
+	assert_int_equal(rq(r, 0, WRITE, o, 0, pat(6), 4096, 0), SD_RES_SUCCESS);
+	rig_compare(r);
+	rig_free(r);
+}
+
 void bad_replicas(void **state)
 {
 	uint32_t vid;

@@ -24,7 +24,9 @@ void log_write(struct log *l, enum log_level level, const char *func, int line, 
 
 bool store_has_room(struct store *st, uint64_t len)
 {
-	return !((struct node *)st)->full;
+	const struct node *n = (struct node *)st;
+
+	return !n->full && !n->low;
 }
 
 bool sync_is(struct sheep *sh, uint32_t e, uint64_t oid, uint8_t copies)
@@ -279,6 +281,15 @@ static void replica_flush(struct node *n)
 		o->cached = false;
 }
 
+static void replica_room(struct node *n, struct msg *m)
+{
+	struct peer_hdr *h = &m->h.req;
+	bool more = h->flags & PEER_F_CREATE || h->off + h->len > HOLE;
+
+	n->nr_room++;
+	m->h.rsp.result = n->full || (n->low && more) ? SD_RES_NO_SPACE : SD_RES_SUCCESS;
+}
+
 /* False: it must wait. */
 static bool replica_do(struct node *n, struct msg *m)
 {
@@ -286,7 +297,8 @@ static bool replica_do(struct node *n, struct msg *m)
 
 	m->h.rsp = (struct peer_hdr){.op = h->op, .epoch = n->epoch};
 	if (h->op == PEER_PING) {
-		m->h.rsp.result = h->len && n->full ? SD_RES_NO_SPACE : SD_RES_SUCCESS;
+		bool low = h->len && (n->full || n->low);
+		m->h.rsp.result = low ? SD_RES_NO_SPACE : SD_RES_SUCCESS;
 		return true;
 	}
 	if (h->epoch < n->epoch) {
@@ -304,6 +316,7 @@ static bool replica_do(struct node *n, struct msg *m)
 	if (!n->insync)
 		return false;
 	switch (h->op) {
+	case PEER_ROOM: replica_room(n, m); return true;
 	case PEER_READ: replica_read(n, m); return true;
 	case PEER_VERSION: replica_version(n, m); return true;
 	case PEER_SETTLE: replica_settle(n, m); return true;

@@ -24,6 +24,8 @@ struct cluster {
 	struct view *view;
 };
 
+#define HOLE 65536u /* objects take no room from here on */
+
 struct robj { /* a replica's object */
 	struct obj_ver ver;
 	uint64_t size;
@@ -42,13 +44,14 @@ struct node {
 	struct map objs;
 	uint32_t epoch;
 	bool insync, full, bad, lose; /* lose: answers NO_OBJ to reads, once */
+	bool low;		      /* below its reserve */
 	uint64_t rotten;	      /* oid + 1 of an object whose first block is bad; 0: none */
 	bool paused;		      /* messages to it wait */
 	bool torn_view;		      /* does not apply views by itself */
 	bool impatient;		      /* does not hold what lacks its previous write */
 	bool mute_list;		      /* cannot list its objects */
 	bool late_epoch;	      /* its answers name the epoch in which they leave */
-	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward, nr_list;
+	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward, nr_list, nr_room;
 	uint32_t last_write_epoch;
 	bool no_lease;
 	uint64_t serve_after;

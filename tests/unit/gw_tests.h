@@ -59,6 +59,8 @@ void session_new_owner(void **state);
 void session_said_once(void **state);
 void cached(void **state);
 void bad_blocks(void **state);
+void low_space(void **state);
+void all_full(void **state);
 void commands_fail(void **state);
 
 #endif

@@ -29,7 +29,7 @@ struct disk {
 	unsigned nr, nr_stale;
 	uint64_t start;
 	struct store *st; /* open */
-	bool commit_gate, prepare_gate, full;
+	bool commit_gate, prepare_gate, full, low;
 };
 
 struct store {
@@ -230,7 +230,23 @@ uint64_t store_max_gen(const struct store *st)
 
 bool store_has_room(struct store *st, uint64_t len)
 {
-	return len < 1ull << 30;
+	return len < 1ull << 30 && !st->disk->low;
+}
+
+bool store_take_room(struct store *st, uint64_t len)
+{
+	return store_has_room(st, len);
+}
+
+/* Zeros take no room. */
+bool store_allocates(struct store_obj *o, uint64_t off, uint64_t len)
+{
+	bool zero = false;
+
+	co_yield ();
+	for (uint64_t i = off; o->exists && i < off + len; i++)
+		zero |= !o->data[i];
+	return zero;
 }
 
 bool store_failed(const struct store *st)
@@ -502,6 +518,11 @@ void mem_prepare_gate(struct store *st, bool closed)
 void mem_fail(struct store *st, int error)
 {
 	st->fail = error;
+}
+
+void mem_low(struct store *st, bool low)
+{
+	st->disk->low = low;
 }
 
 void mem_full(struct store *st, bool full)

@@ -14,6 +14,7 @@ void mem_commit_gate(struct store *st, bool closed);  /* nor store_replace_commi
 void mem_prepare_gate(struct store *st, bool closed); /* nor store_prepare() */
 void mem_fail(struct store *st, int error);	      /* of the next store_queue() */
 void mem_full(struct store *st, bool full);	      /* store_prepare(): -ENOSPC */
+void mem_low(struct store *st, bool low);	      /* store_take_room(): no */
 void mem_put(struct store *st, uint64_t oid, struct obj_ver ver, uint64_t size, uint8_t copies,
 	     uint8_t fill);
 uint8_t mem_byte(struct store *st, uint64_t oid, uint64_t off);

@@ -812,6 +812,8 @@ int main(void)
 		cmocka_unit_test(session_said_once),
 		cmocka_unit_test(cached),
 		cmocka_unit_test(bad_blocks),
+		cmocka_unit_test(low_space),
+		cmocka_unit_test(all_full),
 		cmocka_unit_test(commands_fail),
 		cmocka_unit_test(stress),
 	};

@@ -355,6 +355,58 @@ static void test_disk_full(void **state)
 	assert_true(r->node[B].exited);
 }
 
+static void room_is(struct rig *r, uint32_t epoch, uint64_t o, uint64_t off, uint16_t flags,
+		    uint32_t result)
+{
+	struct call *k = call_op(r, A, B, epoch, o, PEER_ROOM);
+
+	k->c.req.off = off;
+	k->c.req.len = 4096;
+	k->c.req.obj_size = 16384;
+	k->c.req.flags = flags;
+	call_submit(k, A, B);
+	call_is_(k, result);
+}
+
+/* Below the reserve: what is there may be written to. */
+static void test_low(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	rig_write(r, A, ABC, o, V(1, 1), none, 0x11); /* a block of it */
+	room_is(r, 1, o, 0, 0, SD_RES_SUCCESS);
+	room_is(r, 1, o, 8192, 0, SD_RES_SUCCESS);
+	room_is(r, 1, o, 8192, PEER_F_CREATE, SD_RES_SUCCESS);
+	mem_low(r->node[B].sh.store, true);
+	room_is(r, 1, o, 0, 0, SD_RES_SUCCESS);
+	room_is(r, 1, o, 8192, 0, SD_RES_NO_SPACE);
+	room_is(r, 1, o, 0, PEER_F_CREATE, SD_RES_NO_SPACE);
+	room_is(r, 1, SD_DATA_OID(1, 1), 0, 0, SD_RES_SUCCESS); /* the write will tell */
+	room_is(r, 1, o, 16384, 0, SD_RES_INVALID_PARMS);
+	call_ok_(call_write(r, A, B, 1, o, V(1, 2), V(1, 1), 0x12));
+	mem_low(r->node[B].sh.store, false);
+	rig_step(r, ABC);
+	room_is(r, 1, o, 8192, 0,
+		SD_RES_SUCCESS); /* an older epoch: there is room, whatever comes */
+	mem_low(r->node[B].sh.store, true);
+	room_is(r, 1, o, 0, 0, SD_RES_OLD_NODE_VER);
+}
+
+/* Full now and then is not full for long. */
+static void test_full_again(void **state)
+{
+	struct rig *r = three(state);
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	mem_full(r->node[B].sh.store, true);
+	for (unsigned i = 0; i < 6; i++) {
+		call_is_(call_write(r, A, B, 1, o, V(1, 1), none, 0x11), SD_RES_NO_SPACE);
+		rig_ms(r, 700);
+	}
+	assert_false(r->node[B].exited);
+}
+
 /* An object is made without a byte of it, as NEW_VDI does. */
 static void test_create_empty(void **state)
 {
@@ -664,6 +716,8 @@ int main(void)
 		T(landing),
 		T(store_fails),
 		T(disk_full),
+		T(full_again),
+		T(low),
 		T(create_empty),
 		T(ping_flush),
 		T(read),

@@ -1,7 +1,7 @@
 /* test_store.c - the contract of sheep/store/store.h on real files. */
 #include "config.h"
 
-#include "tests/unit/store_help.h"
+#include "tests/unit/store_world.h"
 
 #include <fcntl.h>
 #include <sys/mount.h>
@@ -11,222 +11,6 @@
 
 #include "lib/env/linux.h"
 #include "lib/proto/ring.h"
-
-#define JSIZE (4u << 20)
-#define OID   0x0000123400000007ull
-#define OID2  0x0000123400000008ull
-#define INODE 0x8000123400000000ull
-
-struct world {
-	char base[64], dir[96];
-	struct env *env;
-	struct co_sched *s;
-	struct buf_pool *pool;
-	struct store *st;
-	struct store_conf conf;
-	char *err;
-	bool done;
-	void (*fn)(struct world *w);
-};
-
-/* ---- running a test in a coroutine ---- */
-
-static void body(void *arg)
-{
-	struct world *w = arg;
-	w->fn(w);
-	w->done = true;
-}
-
-static void run(struct world *w, void (*fn)(struct world *w))
-{
-	struct env_linux_conf c = {.nr_workers = 2, .aio_depth = 64};
-	assert_int_equal(env_linux_new(&c, &w->env), 0);
-	w->s = co_sched_new(w->env, 256);
-	w->pool = buf_pool_new(1 << 20);
-	w->fn = fn;
-	w->done = false;
-	assert_non_null(co_start(w->s, body, w, "test"));
-	while (!w->done)
-		env_linux_turn(w->env, -1);
-	while (co_sched_nr(w->s))
-		env_linux_turn(w->env, 0);
-	buf_pool_free(w->pool);
-	co_sched_free(w->s);
-	env_linux_free(w->env);
-}
-
-static void on(const char *place, void (*fn)(struct world *w))
-{
-	struct world w = {0};
-	char cmd[128];
-	snprintf(w.base, sizeof(w.base), "%s/store-test-XXXXXX", place);
-	if (!mkdtemp(w.base)) {
-		print_message("skipped: no %s\n", place);
-		return;
-	}
-	snprintf(w.dir, sizeof(w.dir), "%s/s", w.base);
-	w.conf = (struct store_conf){.dir = w.dir, .journal_size = JSIZE};
-	run(&w, fn);
-	free(w.err);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", w.base);
-	assert_int_equal(system(cmd), 0);
-}
-
-static void everywhere(void (*fn)(struct world *w))
-{
-	if (!RUNNING_ON_VALGRIND)
-		on("/tmp", fn);
-	on("/dev/shm", fn);
-}
-
-/* ---- helpers, in the coroutine ---- */
-
-static int try_open(struct world *w)
-{
-	free(w->err);
-	w->err = NULL;
-	return store_open(w->s, w->env, &w->conf, &w->st, &w->err);
-}
-
-static void up(struct world *w)
-{
-	int r = try_open(w);
-	if (r < 0)
-		print_message("open: %d %s\n", r, w->err ? w->err : "");
-	assert_int_equal(r, 0);
-}
-
-static void down(struct world *w)
-{
-	store_close(w->st);
-	w->st = NULL;
-}
-
-static void again(struct world *w)
-{
-	down(w);
-	up(w);
-}
-
-enum { CREATE = 1, DURABLE = 2, NOWAIT = 4 };
-
-struct img {
-	uint8_t *p;
-	uint64_t size;
-};
-
-static int wr_at(struct world *w, uint64_t oid, uint64_t n, uint64_t off, uint64_t len,
-		 unsigned flags, uint64_t size, size_t misalign)
-{
-	struct twrite t;
-	tw_init(&t, w->pool, n, off, len, misalign);
-	t.w.create = flags & CREATE;
-	t.w.durable = flags & DURABLE;
-	t.w.size = size;
-	t.w.copies = 3;
-	struct store_obj *o = store_get(w->st, oid, true);
-	int r = store_prepare(o, &t.w);
-	if (r == 0)
-		r = store_queue(o, &t.w);
-	store_put(o);
-	if (r == 0 && !(flags & NOWAIT))
-		r = store_wait(w->st, &t.w);
-	tw_done(&t);
-	return r;
-}
-
-static void wr(struct world *w, struct img *m, uint64_t oid, uint64_t n, uint64_t off, uint64_t len,
-	       unsigned flags)
-{
-	assert_int_equal(wr_at(w, oid, n, off, len, flags, m->size, 0), 0);
-	if (flags & CREATE)
-		memset(m->p, 0, m->size);
-	pat_fill(m->p + off, n, off, len);
-}
-
-static int rm(struct world *w, uint64_t oid, uint64_t n, bool durable)
-{
-	struct store_write x = {.ver = {1, n}, .durable = durable};
-	struct store_obj *o = store_get(w->st, oid, true);
-	int r = store_queue_remove(o, &x);
-	store_put(o);
-	return r ? r : store_wait(w->st, &x);
-}
-
-static int rd(struct world *w, uint64_t oid, uint64_t off, uint64_t len, uint8_t *to, uint64_t *bad)
-{
-	struct buf *b = buf_new(w->pool, len);
-	struct store_obj *o = store_get(w->st, oid, false);
-	int r = store_read(o, off, len, b, 0, bad);
-	store_put(o);
-	memcpy(to, b->data, len);
-	buf_put(b);
-	return r;
-}
-
-static void check_part(struct world *w, const struct img *m, uint64_t oid, uint64_t off,
-		       uint64_t len)
-{
-	uint8_t *p = malloc(len);
-	uint64_t bad = 0;
-	int r = rd(w, oid, off, len, p, &bad);
-	if (r < 0)
-		print_message("read %llx+%llx: %d\n", (unsigned long long)off,
-			      (unsigned long long)len, r);
-	assert_int_equal(r, 0);
-	for (uint64_t i = 0; i < len; i++)
-		if (p[i] != m->p[off + i])
-			fail_msg("byte %llu of %llx differs", (unsigned long long)(off + i),
-				 (unsigned long long)oid);
-	free(p);
-}
-
-static void check(struct world *w, const struct img *m, uint64_t oid, uint64_t n)
-{
-	struct obj_info i;
-	assert_true(store_lookup(w->st, oid, &i));
-	assert_int_equal(i.ver.gen, 1);
-	assert_int_equal(i.ver.seq, n);
-	assert_int_equal(i.size, m->size);
-	assert_int_equal(i.copies, 3);
-	assert_false(i.torn);
-	check_part(w, m, oid, 0, m->size);
-}
-
-static struct img img_new(uint64_t size)
-{
-	struct img m = {calloc(1, size), size};
-	return m;
-}
-
-/* Push everything into the object files. */
-static void settle(struct world *w)
-{
-	static const uint8_t name[8];
-	assert_int_equal(store_mark_clean(w->st, 0, name), 0);
-}
-
-static void flip(struct world *w, const char *path, off_t at)
-{
-	char p[160];
-	uint8_t c;
-	snprintf(p, sizeof(p), "%s/%s", w->dir, path);
-	int fd = open(p, O_RDWR);
-	assert_true(fd >= 0);
-	assert_int_equal(pread(fd, &c, 1, at), 1);
-	c ^= 0x40;
-	assert_int_equal(pwrite(fd, &c, 1, at), 1);
-	close(fd);
-}
-
-static bool exists(struct world *w, const char *path)
-{
-	char p[160];
-	struct stat sb;
-	snprintf(p, sizeof(p), "%s/%s", w->dir, path);
-	return stat(p, &sb) == 0;
-}
 
 /* ---- tests ---- */
 
@@ -794,6 +578,55 @@ static void t_obj_gone(struct world *w)
 	free(m.p);
 }
 
+/* What needs room: blocks never written to. */
+static void t_allocates(struct world *w)
+{
+	struct img m = img_new(8 << 20);
+
+	up(w);
+	wr(w, &m, OID, 1, 1 << 20, 6000, CREATE | DURABLE);
+	wr(w, &m, OID, 2, 4 << 20, 128 << 10, DURABLE); /* in place */
+	for (unsigned again_ = 0; again_ < 2; again_++) {
+		struct store_obj *o = store_get(w->st, OID, false);
+		assert_false(store_allocates(o, 1 << 20, 6000));
+		assert_false(store_allocates(o, (1 << 20) + 7000, 100)); /* the rest of its block */
+		assert_true(store_allocates(o, (1 << 20) + 4096, 4097));
+		assert_true(store_allocates(o, (1 << 20) - 1, 2));
+		assert_true(store_allocates(o, 0, 8 << 20));
+		assert_false(store_allocates(o, 4 << 20, 128 << 10));
+		assert_true(store_allocates(o, 4 << 20, (128 << 10) + 1));
+		assert_false(store_allocates(o, 0, 0));
+		assert_false(store_allocates(o, 8 << 20, 4096)); /* behind the end */
+		store_put(o);
+		o = store_get(w->st, OID + 1, false);
+		assert_false(store_allocates(o, 0, 4096)); /* absent */
+		store_put(o);
+		again(w); /* from the file */
+	}
+	down(w);
+	free(m.p);
+}
+
+/* A promise counts, until the disk is looked at. */
+static void t_promise(struct world *w)
+{
+	struct statvfs v;
+
+	assert_int_equal(mkdir(w->dir, 0755), 0);
+	assert_int_equal(statvfs(w->dir, &v), 0);
+	w->conf.reserve = (uint64_t)v.f_bavail * v.f_frsize - (256u << 20);
+	up(w);
+	assert_true(store_take_room(w->st, 100 << 20));
+	assert_false(store_has_room(w->st, 180 << 20));
+	assert_false(store_take_room(w->st, 180 << 20));
+	assert_true(store_take_room(w->st, 10 << 20)); /* what was refused took nothing */
+	for (unsigned i = 0; !store_has_room(w->st, 180 << 20); i++) {
+		assert_true(i < 100);
+		co_sleep(50000000);
+	}
+	down(w);
+}
+
 /* A disk that really fills up. */
 static void t_full(struct world *w)
 {
@@ -817,8 +650,9 @@ static void t_full(struct world *w)
 	assert_true(reserve_at >= 15 && reserve_at < n); /* the reserve is what is left then */
 	assert_true(n - reserve_at >= 2);
 	assert_int_equal(store_flush(w->st), 0);
+	assert_int_equal(wr_at(w, oid + 21, 2, 0, 8192, 0, 0, 0), 0); /* needs no room */
 	for (unsigned k = 0; k < 22; k++)
-		assert_int_equal(rm(w, oid + k, 2, true), 0);
+		assert_int_equal(rm(w, oid + k, 3, true), 0);
 	settle(w);
 	while (!store_has_room(w->st, 1 << 20)) /* the next look at the disk */
 		co_sleep(50000000);
@@ -981,6 +815,8 @@ TEST(wrap)
 TEST(huge)
 TEST(obj_gone)
 TEST(full)
+TEST(allocates)
+TEST(promise)
 
 int main(void)
 {
@@ -994,7 +830,8 @@ int main(void)
 		cmocka_unit_test(room),	   cmocka_unit_test(modes),
 		cmocka_unit_test(many),	   cmocka_unit_test(wrap),
 		cmocka_unit_test(huge),	   cmocka_unit_test(obj_gone),
-		cmocka_unit_test(full),
+		cmocka_unit_test(full),	   cmocka_unit_test(allocates),
+		cmocka_unit_test(promise),
 	};
 	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }
