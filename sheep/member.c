@@ -14,6 +14,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/member_int.h"
+#include "sheep/plant.h"
 
 /* ---- the end ---- */
 
@@ -385,6 +386,8 @@ static void run_one(struct cluster *c, const struct event *ev)
 
 	int r = member_apply(c, c->s, ev, &reply, &out);
 	c->fences_done += is_fence(ev);
+	if (PLANTED(apply_clock) && c->s->live && !ev->is_view && cs_logged(ev->data, ev->len))
+		c->s->last_time = env_wall(c->env);
 	if (r == 0) {
 		if (!ev->is_view)
 			lease_heartbeat(c, &ev->from, ev->data, ev->len, true, true);

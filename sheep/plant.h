@@ -29,6 +29,7 @@
 	X(flush_not_all)     /* the first flush of a generation goes to known writers only */      \
 	X(intent_unlogged)   /* a large write goes in place before its intent is durable */        \
 	X(meta_early)	     /* an intent is said to be done before its data is synced */          \
+	X(apply_clock)	     /* the state machine looks at the clock of its node */                \
 	X(reuse_early)	     /* journal space is reused before the objects are synced */
 
 #ifdef SIM_PLANTS

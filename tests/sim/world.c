@@ -232,5 +232,6 @@ void world_done(struct world *w)
 	while (w->procs)
 		proc_kill(w->procs);
 	net_free(w->net);
+	order_free(w->order);
 	free(w->heap);
 }

@@ -103,6 +103,8 @@ struct world {
 	uint64_t faults[FAULT_NR];
 	uint64_t nr_breaks; /* connections that a node or a fault has ended */
 	FILE *story;	    /* --log */
+	struct order
+		*order; /* order.c: what the state was at each place of the log; NULL at first */
 	bool failed;
 	char why[512];
 };
@@ -117,6 +119,7 @@ void fold(struct world *w, const void *p, size_t len);
 /* The run has failed: the first reason is kept. */
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void world_fault(struct world *w, enum fault f);
+void order_free(struct order *o); /* NULL is fine */
 
 /* ---- processes ---- */
 
