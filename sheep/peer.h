@@ -78,6 +78,12 @@ _Static_assert(2 * (PEER_DATA_HANDLERS + PEER_CONTROL_HANDLERS + PEER_FORWARD_HA
 		       SD_REQUESTS_MAX / 2,
 	       "the server has the other half, our own work the rest");
 
+/* Of those handlers of data requests, local ones included, so many wait for a view, for an object
+ * to be in sync, or for another write, at most; who comes then hears NO_MEM and asks again soon.
+ * The rest is for what can be done at once.  (One peer has PEER_CONN_REQS_MAX at most.) */
+#define REPLICA_HELD_MAX (PEER_DATA_HANDLERS / 4 * 3)
+_Static_assert(PEER_CONN_REQS_MAX < REPLICA_HELD_MAX, "one peer alone does not use it up");
+
 /* Zero a struct peer_call, fill in the request part, then submit.  All of @c but the payload's
  * reference stays the caller's.
  *

@@ -54,6 +54,7 @@ struct replica {
 	struct co_cond landed;
 	uint64_t full_since; /* writes do not fit on the disk since then; 0: they do */
 	uint64_t full_last;
+	unsigned nr_held; /* REPLICA_HELD_MAX */
 };
 
 int replica_init(struct sheep *sh)
@@ -77,7 +78,7 @@ void replica_done(struct sheep *sh)
 
 	if (!rep)
 		return;
-	assert(!rep->rooms.nr && cds_list_empty(&rep->landing));
+	assert(!rep->rooms.nr && cds_list_empty(&rep->landing) && !rep->nr_held);
 	map_done(&rep->rooms);
 	free(rep);
 	sh->replica = NULL;
@@ -143,8 +144,24 @@ static bool waited(struct peer_call *c, int r)
 	return false;
 }
 
-/* Until the object is in sync here in the call's epoch.  False: it is answered. */
-static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies, uint64_t gen)
+/* The request will wait, unless too many do.  False: it is answered. */
+static bool hold_begin(struct replica *rep, struct peer_call *c)
+{
+	if (rep->nr_held >= REPLICA_HELD_MAX && MARKED(rep_held_max)) {
+		c->rsp.result = SD_RES_NO_MEM;
+		return false;
+	}
+	rep->nr_held++;
+	return true;
+}
+
+static void hold_end(struct replica *rep)
+{
+	assert(rep->nr_held);
+	rep->nr_held--;
+}
+
+static bool enter_sync_held(struct replica *rep, struct peer_call *c, uint8_t copies, uint64_t gen)
 {
 	struct sync *s = rep->sh->sync;
 
@@ -156,6 +173,21 @@ static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies,
 			return true;
 	}
 	return false;
+}
+
+/* Until the object is in sync here in the call's epoch.  False: it is answered. */
+static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies, uint64_t gen)
+{
+	const struct sync *s = rep->sh->sync;
+
+	if (!canceled(rep, c) && sync_admit(s, c->req.epoch) == 0 &&
+	    sync_in(s, c->req.oid, sd_hash_oid(c->req.oid), copies))
+		return true;
+	if (!hold_begin(rep, c))
+		return false;
+	bool in = enter_sync_held(rep, c, copies, gen); /* ~ */
+	hold_end(rep);
+	return in;
 }
 
 static bool gen_old(const struct replica *rep, uint64_t oid, uint64_t gen)
@@ -384,8 +416,7 @@ static enum check write_try(struct write_op *op)
 	return v;
 }
 
-/* Wait for what the check missed.  False: it is answered. */
-static bool write_hold(struct write_op *op, enum check v)
+static bool write_wait(struct write_op *op, enum check v)
 {
 	struct peer_call *c = op->c;
 	struct sync *s = op->rep->sh->sync;
@@ -409,6 +440,16 @@ static bool write_hold(struct write_op *op, enum check v)
 	if (h->failed && MARKED(rep_failed_behind))
 		c->rsp.result = SD_RES_AGAIN;
 	return !h->failed;
+}
+
+/* Wait for what the check missed.  False: it is answered. */
+static bool write_hold(struct write_op *op, enum check v)
+{
+	if (!hold_begin(op->rep, op->c))
+		return false;
+	bool again = write_wait(op, v); /* ~ */
+	hold_end(op->rep);
+	return again;
 }
 
 /* A block that the write covers in part is bad: it can only be applied when it is repaired.  False:
