@@ -149,11 +149,14 @@ static void vdi_unlock(struct vdi *v)
 	v->lock_state = LOCK_NONE;
 }
 
-/* The name is free at once, the vid stays in use (T15, T16); somebody removes the objects. */
+/* The name is free at once, the vid stays in use (T15, T16); somebody removes the objects.  The
+ * size stays: it says which objects there may be that no index entry names (clients read 0, T37).
+ */
 static void vdi_bury(struct vdi *v)
 {
+	if (v->creating) /* no more than its inode can be there */
+		v->size = 0;
 	memset(v->name, 0, sizeof(v->name));
-	v->size = 0;
 	v->family++;
 	v->deleted = true;
 	v->creating = false;

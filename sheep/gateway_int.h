@@ -290,7 +290,9 @@ void session_done(struct gateway *gw);
 struct gw_vdi *gv_get(struct gateway *gw, uint32_t vid);  /* NULL: no memory */
 struct gw_vdi *gv_find(struct gateway *gw, uint32_t vid); /* borrowed, or NULL */
 void gv_put(struct gw_vdi *v);
-/* We own it from now on (the answer of CREATE or CLAIM is persisted). */
+/* Is generation @gen of it still ours by the table?  After any yield since it was granted. */
+bool gv_holds(const struct gw_vdi *v, uint64_t gen);
+/* We own it from now on (the answer of CREATE or CLAIM is persisted, gv_holds()). */
 void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty);
 /* We do not own it any more, or it is forgotten: everything that waits in it ends with -EAGAIN. */
 void gv_drop(struct gw_vdi *v);

@@ -192,8 +192,13 @@ static int opt_cluster(struct opt_ctx *x, const char *arg)
 		fprintf(x->out, "\n");
 		return 1;
 	}
-	free(x->o->driver_param);
-	x->o->driver_param = arg[len] ? strdup(arg + len + 1) : NULL;
+	free(TAKE(x->o->driver_param, NULL));
+	if (!arg[len])
+		return -1;
+	/* A daemon that comes back has changed its directory meanwhile. */
+	if (x->o->conf.driver->param_path && arg[len + 1])
+		return opt_set_path(x, &x->o->driver_param, arg + len + 1);
+	x->o->driver_param = strdup(arg + len + 1);
 	return -1;
 }
 

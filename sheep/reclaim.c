@@ -322,8 +322,9 @@ static uint32_t create_owned(struct gw_op *op, struct cmd *cmd)
 	if (!v)
 		return SD_RES_NO_MEM;
 	op->vid = cmd->ret_vid;
-	/* A request that was here before the vid existed may have left a state behind. */
-	if (v->state != GV_NONE || gw->stopping) {
+	/* A request that was here before the vid existed may have left a state behind; a format may
+	 * have been applied since, before we ran. */
+	if (v->state != GV_NONE || gw->stopping || !gv_holds(v, cmd->ret_gen)) {
 		gv_put(v);
 		return SD_RES_VDI_WRITE;
 	}

@@ -144,11 +144,11 @@ int session_enter(struct gw_op *op)
 	struct gateway *gw = op->gw;
 	struct gw_session *s;
 
-	if (op->internal || op->ses)
+	if (op->internal)
 		return 0;
 	if (!op->client.client_id)
 		return session_wait_closed(op); /* ~ */
-	s = session_get(gw, op->client.client_id);
+	s = op->ses ? op->ses : session_get(gw, op->client.client_id);
 	if (!s)
 		return SD_RES_NO_MEM;
 	if (s->owned != gw->nr_owned) { /* others may have served it since */
@@ -157,6 +157,8 @@ int session_enter(struct gw_op *op)
 			s->newest = known;
 		s->owned = gw->nr_owned;
 	}
+	if (op->ses) /* it was here in an earlier generation, or before a view */
+		return op_over(op) ? -ECANCELED : 0;
 	if (PLANTED(no_session))
 		s->clear = UINT64_MAX;
 	else if (op->client.session < s->newest && MARKED(ses_refused))

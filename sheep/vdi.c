@@ -128,8 +128,7 @@ static void claim_wait(struct gw_vdi *v)
 		co_cond_wait_until(&gw->changed, at, "a silent member's lease"); /* ~ */
 }
 
-/* Is the generation still ours by the table? */
-static bool claim_holds(const struct gw_vdi *v, uint64_t gen)
+bool gv_holds(const struct gw_vdi *v, uint64_t gen)
 {
 	const struct vdi *t = cluster_vdi(v->gw->sh->cluster, v->vid);
 
@@ -152,7 +151,7 @@ int gv_claim(struct gw_op *op, struct gw_vdi *v)
 		claim_wait(v); /* ~ */
 	if (!v->gone) {
 		v->state = GV_NONE;
-		if (r == 0 && cmd.result == SD_RES_SUCCESS && claim_holds(v, cmd.ret_gen) &&
+		if (r == 0 && cmd.result == SD_RES_SUCCESS && gv_holds(v, cmd.ret_gen) &&
 		    MARKED(gv_claimed))
 			gv_own(v, cmd.ret_gen, cmd.ret_dirty);
 		co_cond_broadcast(&gw->changed);

@@ -38,6 +38,7 @@ struct bus_cb {
 struct bus_driver {
 	const char *name;
 	const char *help; /* one line on its parameter, for --help */
+	bool param_path;  /* the parameter is a path: the options make it absolute */
 	/* Join.  @param is what follows "name:" in -c, or NULL.  The first callback is a view with
 	 * self in it.  -errno and *err (malloc'ed sentence that says what to do) on failure. */
 	int (*open)(struct env *env, const char *param, const struct incarnation *self,

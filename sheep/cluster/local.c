@@ -852,6 +852,7 @@ const struct bus_driver bus_local = {
 	.name = "local",
 	.help = "[:FILE]  all daemons on this host; FILE names the cluster (default " LOCAL_PATH
 		")",
+	.param_path = true,
 	.open = local_open,
 	.close = local_close,
 	.send = local_send,

@@ -6,6 +6,7 @@
 rounds=${ROUNDS:-$([ -n "${SHEEP_SANITIZED:-}" ] && echo 1 || echo 2)}
 limit_ms=5000 # DESIGN 4.4: expel, lease and drift are under 3 s; the machine may be busy
 [ -z "${SHEEP_SANITIZED:-}" ] || limit_ms=15000
+cd "$T" && BUS=local:bus || exit 1 # relative: who comes back has changed its directory meanwhile
 cluster_start 3 --copies 3
 dog vdi create -P V 64M || fail "create"
 vid=$(printf %06x 0x"$(dog vdi list -r V | cut -d' ' -f8)")

@@ -345,6 +345,42 @@ void session_new_owner(void **state)
 	rig_free(r);
 }
 
+/* X was let in by this owner before it lost the VDI, and is on its way to the next owner, who dies;
+ * the client has gone on there.  This node owns the VDI again: X is of an older session now. */
+void session_owner_again(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	uint64_t o = SD_DATA_OID(vid, 0);
+	struct tr x = {0}, y = {0};
+
+	assert_int_equal(rq(r, 0, CREATE, o, 0, pat(0), 4096, 0), SD_RES_SUCCESS);
+	x.g.client = (struct gw_client){.client_id = 7, .session = 1, .conn_id = 1};
+	r->blocked[0][1] = r->blocked[0][2] = true;
+	tr_start(r, &x, 0, WRITE, o, 0, pat(1), 4096, 0);
+	rig_sleep(r, 10 * MS);
+	struct vdi *v = rig_vdi(r, vid);
+	v->owner = r->n[2].sh.self.inc;
+	v->gen = ++r->gen;
+	gateway_vdi_changed(&r->n[0].sh, v);
+	rig_sleep(r, 10 * MS); /* it is forwarded */
+	assert_int_equal(rq_read(r, 2, o, 0, got, 4096), SD_RES_SUCCESS);
+	assert_ptr_equal(owner_of(r, vid), &r->n[2]);
+	assert_int_equal(as(r, &y, 2, 1, o, 2), SD_RES_SUCCESS);
+	tr_end(&y);
+	assert_false(x.done);
+	rig_kill(r, 2);
+	rig_view(r);
+	r->blocked[0][2] = false;
+	rig_unblock(r, 0, 1);
+	assert_int_equal(tr_wait(r, &x), NOTHING);
+	tr_end(&x);
+	assert_ptr_equal(owner_of(r, vid), &r->n[0]);
+	assert_int_equal(rq_read(r, 0, o, 0, got, 4096), SD_RES_SUCCESS);
+	assert_true(all(got, 4096, 2));
+	rig_free(r);
+}
+
 /* Many requests after a reconnect: one command; commands that fail are sent again; a client that
  * has reconnected once more is not waited for. */
 void session_said_once(void **state)

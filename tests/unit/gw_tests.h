@@ -56,6 +56,7 @@ void handover(void **state);
 void handover_not(void **state);
 void handover_stuck(void **state);
 void session_new_owner(void **state);
+void session_owner_again(void **state);
 void session_said_once(void **state);
 void cached(void **state);
 void bad_blocks(void **state);

@@ -703,6 +703,44 @@ static void format(void **state)
 	rig_free(r);
 }
 
+struct creation {
+	struct sheep *sh;
+	struct cmd cmd;
+	uint32_t res;
+	bool done;
+};
+
+static void creation_co(void *arg)
+{
+	struct creation *c = arg;
+
+	c->res = gateway_vdi_create(c->sh, &c->cmd); /* ~ */
+	c->done = true;
+}
+
+/* A format is applied between the answer of CREATE and its creator's next step: nothing is owned
+ * then, and no version is taken. */
+static void format_after_create(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	struct creation c = {.sh = &r->n[0].sh,
+			     .cmd = {.type = CMD_VDI_CREATE, .name = "b", .size = 1 << 20}};
+
+	vid = r->next_vid;
+	assert_true(co_start(r->sched, creation_co, &c, "create"));
+	for (int i = 0; i < 100 && !rig_vdi(r, vid); i++)
+		rig_sleep(r, 100);
+	struct vdi *v = rig_vdi(r, vid);
+	assert_true(v && v->creating && !c.done);
+	map_del(&r->table, vid);
+	free(v);
+	assert_true(rig_run(r, &c.done, 1000 * MS));
+	assert_int_equal(c.res, SD_RES_VDI_WRITE);
+	assert_null(rig_obj(r, 0, SD_INODE_OID(vid)));
+	rig_free(r);
+}
+
 /* Stop while requests wait for everything there is to wait for. */
 static void stop(void **state)
 {
@@ -795,6 +833,7 @@ int main(void)
 		cmocka_unit_test(deletion),
 		cmocka_unit_test(deletion_dies),
 		cmocka_unit_test(format),
+		cmocka_unit_test(format_after_create),
 		cmocka_unit_test(stop),
 		cmocka_unit_test(eviction),
 		cmocka_unit_test(sweep),
@@ -809,6 +848,7 @@ int main(void)
 		cmocka_unit_test(handover_not),
 		cmocka_unit_test(handover_stuck),
 		cmocka_unit_test(session_new_owner),
+		cmocka_unit_test(session_owner_again),
 		cmocka_unit_test(session_said_once),
 		cmocka_unit_test(cached),
 		cmocka_unit_test(bad_blocks),
