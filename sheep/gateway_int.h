@@ -145,6 +145,7 @@ struct gw_obj {
 	bool resend;	/* a new round is due, */
 	bool hold;	/* but only when the retry timer or a view says so */
 	bool unstick;	/* but only when the replicas were made equal */
+	bool torn;	/* on every replica: a version of ours is given to what lies there */
 	unsigned stuck; /* rounds in which one said that it lacks what comes before */
 	uint32_t ring_epoch;
 	unsigned nr_ring;
@@ -325,6 +326,10 @@ struct gw_obj *obj_get(struct gw_vdi *v, uint64_t oid); /* NULL: no memory */
 void obj_put(struct gw_obj *o);
 /* Make o->ring that of the present view; returns its length. */
 unsigned obj_ring(struct gw_obj *o);
+/* Give what lies on the replicas a version, and the writes in flight new ones; returns it. */
+struct obj_ver obj_renumber(struct gw_obj *o);
+/* Make the replicas equal before anything more of the object is sent. */
+void obj_unstick(struct gw_obj *o);
 /* Version and existence are known when this returns 0 (DESIGN 5.6: takeover when dirty). */
 co_fn int obj_ready(struct gw_op *op, struct gw_obj *o);
 /* Bring all replicas to the highest state that one of them has, which is @ver then.  0, -EAGAIN,

@@ -368,10 +368,50 @@ static void write_unflushed(struct gw_write *w)
 		o->v->index_cached = true;
 }
 
+/* The object is torn on every replica (DESIGN 6): what lies there gets a version of ours, and what
+ * is in flight new ones above it, in the same order: none of it was answered, and nothing of the
+ * object is under way.  Of what was applied the same is applied again. */
+struct obj_ver obj_renumber(struct gw_obj *o)
+{
+	struct gw_vdi *v = o->v;
+	struct obj_ver ver = {v->gen, ++v->seq};
+	struct gw_write *w;
+
+	assert(!o->calls_out);
+	o->ver = ver;
+	cds_list_for_each_entry (w, &o->writes, node) {
+		w->prev = o->ver;
+		w->ver = (struct obj_ver){v->gen, ++v->seq};
+		o->ver = w->ver;
+	}
+	return ver;
+}
+
+/* All replicas are in sync at @ver, which may be another one after all, of somebody who came back:
+ * the writes in flight go on from there. */
+static void obj_goes_on(struct gw_obj *o, struct obj_ver ver)
+{
+	struct gw_write *w;
+
+	MARK(own_goes_on);
+	assert(!o->calls_out);
+	cds_list_for_each_entry (w, &o->writes, node)
+		if (obj_ver_cmp(w->ver, ver) > 0) {
+			w->prev = ver;
+			return;
+		}
+	o->ver = ver;
+}
+
 /* A replica in sync lacks, again and again, what comes before a write: it has lost the object, or
  * has an older one (a disk that lied).  It would wait for ever: compare, and take the highest.  It
  * is a state of the one sequence of writes (I3), so the round that follows finds it done or goes on
  * from there. */
+static bool unstick_wanted(struct gw_obj *o)
+{
+	return o->torn || !cds_list_empty(&o->writes);
+}
+
 static void unstick_co(void *arg)
 {
 	struct gw_obj *o = arg;
@@ -381,31 +421,38 @@ static void unstick_co(void *arg)
 	int r = -EAGAIN;
 
 	op_begin_internal(gw, &op, o->v->vid);
-	while (r == -EAGAIN && !gw->stopping && !o->v->gone && !cds_list_empty(&o->writes)) {
+	bool torn = false;
+	while (r == -EAGAIN && !gw->stopping && !o->v->gone && unstick_wanted(o)) {
+		torn |= o->torn;
 		if (!o->calls_out && gv_usable(o->v) && obj_ring(o))
 			r = obj_equalize(o, &ver); /* ~ */
 		if (r == -EAGAIN && !gw->stopping)
 			gw_wait(gw, GW_LOOK_NS, "unstick"); /* ~ */
 	}
-	if (!r && MARKED(own_unstick))
+	if (!r && torn)
+		obj_goes_on(o, ver);
+	else if (!r && MARKED(own_unstick))
 		log_err(gw->sh->log, "object %016llx differed between its replicas",
 			(unsigned long long)o->oid);
-	o->unstick = false;
+	o->unstick = o->torn = false;
 	o->stuck = 0;
 	if (!gw->stopping && !cds_list_empty(&o->writes) && !o->calls_out)
 		obj_send(o);
 	op_end(&op);
+	gv_op_end(o->v);
 	obj_put(o);
 }
 
-static void obj_unstick(struct gw_obj *o)
+void obj_unstick(struct gw_obj *o)
 {
 	if (o->unstick || o->v->gw->stopping)
 		return;
 	o->unstick = true;
 	o->refs++;
+	gv_op_begin(o->v); /* it is not released before */
 	if (!co_start(o->v->gw->sh->sched, unstick_co, o, "unstick")) {
 		o->unstick = false;
+		gv_op_end(o->v);
 		o->refs--; /* the caller has one */
 	}
 }
@@ -547,7 +594,7 @@ static void write_begin(struct gw_op *op, struct gw_obj *o, struct gw_write *w)
 	if (cds_list_empty(&o->writes))
 		cds_list_add_tail(&o->busy_node, &gw->busy);
 	cds_list_add_tail(&w->node, &o->writes);
-	if (o->resend && MARKED(own_write_behind)) {
+	if ((o->resend || o->unstick) && MARKED(own_write_behind)) {
 		if (!o->hold && !o->calls_out)
 			obj_send(o);
 		return; /* it goes out with the next round, behind the others */
@@ -809,6 +856,30 @@ int owner_flush(struct gw_op *op, struct gw_vdi *v)
 			gw_wait(gw, GW_LOOK_NS, "flush"); /* ~ */
 	}
 	return SD_RES_SUCCESS;
+}
+
+/* ---- torn on every replica (DESIGN 6) ---- */
+
+void gateway_torn(struct sheep *sh, struct peer_call *c)
+{
+	struct gateway *gw = sh->gateway;
+	uint64_t oid = c->req.oid;
+	struct gw_vdi *v = gw ? gv_find(gw, SD_OID_VID(oid)) : NULL;
+	struct gw_obj *o;
+
+	c->error = 0;
+	c->reply_len = 0;
+	c->rsp = (struct peer_hdr){.op = c->req.op,
+				   .id = c->req.id,
+				   .epoch = c->req.epoch,
+				   .oid = oid,
+				   .result = SD_RES_SUCCESS};
+	if (!v || gw->stopping || v->gone || !gv_usable(v) || !(o = obj_get(v, oid)))
+		return; /* it is told again */
+	MARK(own_torn);
+	o->torn = true;
+	obj_unstick(o);
+	obj_put(o);
 }
 
 /* ---- degraded service (protocol.md 9.5) ---- */

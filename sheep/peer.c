@@ -20,6 +20,8 @@ enum peer_channel peer_channel_of(unsigned op)
 	case PEER_PULL:
 	case PEER_FLUSH:
 	case PEER_DROP_CHECK:
+	case PEER_TORN:
+	case PEER_TORN_AS:
 	case PEER_PING: return PEER_CH_CONTROL;
 	case PEER_FORWARD: return PEER_CH_FORWARD;
 	case PEER_PROBE: return PEER_CH_PROBE;
@@ -109,6 +111,8 @@ void peer_handle(struct peers *p, const struct incarnation *from, struct peer_ca
 {
 	if (c->req.op == PEER_FORWARD)
 		gateway_forwarded(p->sh, from, c); /* ~ */
+	else if (c->req.op == PEER_TORN)
+		gateway_torn(p->sh, c);
 	else
 		replica_handle(p->sh, from, c); /* ~ */
 }

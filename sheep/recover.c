@@ -141,21 +141,26 @@ static bool better(const struct answer *a, const struct answer *b, bool a_self)
 	return d > 0 || (d == 0 && a_self);
 }
 
-/* Every replica that may be taken is torn: the one of the ring with the highest version settles it,
- * the first one of equals: all come to the same answer. */
+/* Every replica that may be taken is torn: the one with the highest version settles it; of equals
+ * one of the ring, the first one: all come to the same answer. */
 static int settler(struct job *j, uint64_t hash, uint8_t copies, const struct answer *a, uint32_t e)
 {
 	uint32_t ring[SD_COPIES_MAX];
 	unsigned nr = ring_lookup(j->view->ring, hash, copies, ring);
 	int best = -1;
+	bool best_mine = false;
 
-	for (unsigned i = 0; i < nr; i++) {
-		int m = (int)ring[i];
+	for (unsigned m = 0; m < j->view->nr; m++) {
+		bool mine = false;
 		if (a[m].synced != e)
 			continue;
+		for (unsigned i = 0; i < nr; i++)
+			mine |= ring[i] == m;
 		int d = best < 0 ? 1 : obj_ver_cmp(a[m].ver, a[best].ver);
-		if (d > 0 || (d == 0 && m < best))
-			best = m;
+		if (d > 0 || (d == 0 && mine && !best_mine)) {
+			best = (int)m;
+			best_mine = mine;
+		}
 	}
 	return best;
 }
@@ -365,32 +370,35 @@ static int adopt(struct job *j, uint64_t oid, uint8_t copies, unsigned src, cons
 	return r == 0 && !done ? mark_object(j, oid, copies) : r; /* ~ */
 }
 
-/* DESIGN 6: all that may be taken is torn (a cut of the whole cluster): one replica's bytes count
- * as they are, with a version that no write has and every later one is above of.  Only while
- * nothing of the object can be in flight at an owner: there is none, or it just asks for the
- * version before its first access in generation @gen. */
-static bool settle_version(struct job *j, uint64_t oid, uint64_t gen, struct obj_ver have,
-			   struct obj_ver *ret)
+/* DESIGN 6: all that may be taken is torn: one replica's bytes count as they are, with a version
+ * that no write has and every later one is above of.  Only while nothing of the object can be in
+ * flight at an owner: there is none, or it just asks for the version before its first access in its
+ * generation, or has named a version (all that it has in flight is above it). */
+static bool settle_version(struct job *j, uint64_t oid, const struct settle_by *by,
+			   struct obj_ver have, struct obj_ver *ret)
 {
 	const struct vdi *v = cluster_vdi(j->s->sh->cluster, SD_OID_VID(oid));
 	bool live = v && v->owned && view_find(j->view, &v->owner) >= 0;
 
-	if (gen > have.gen && (!v || v->gen == gen)) {
-		*ret = (struct obj_ver){gen, 0};
+	if (by && by->gen > have.gen && (!v || v->gen == by->gen)) {
+		*ret = (struct obj_ver){by->gen, 0};
 		return true;
 	}
-	if (live && MARKED(rec_settle_owner))
-		return false;
-	ret->gen = v && v->gen > have.gen ? v->gen : have.gen;
-	ret->seq = 1ull << 63 | j->epoch;
+	if (live) {
+		if (!by || !by->ver.seq || by->ver.gen != v->gen)
+			return false;
+		*ret = by->ver;
+	} else {
+		ret->gen = v && v->gen > have.gen ? v->gen : have.gen;
+		ret->seq = 1ull << 63 | j->epoch;
+	}
 	return obj_ver_cmp(*ret, have) > 0;
 }
 
-static int settle(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen)
+int sync_settle_as(struct job *j, uint64_t oid, struct obj_ver ver)
 {
 	struct store_obj *o = pull_lock(j, oid); /* ~ */
 	struct obj_info info = {0};
-	struct obj_ver ver;
 	int r;
 
 	if (!o)
@@ -398,21 +406,70 @@ static int settle(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen)
 	store_lookup(j->s->sh->store, oid, &info);
 	if (job_over(j))
 		r = job_code(j);
-	else if (!info.torn || !settle_version(j, oid, gen, info.ver, &ver))
+	else if (!info.torn || obj_ver_cmp(ver, info.ver) <= 0)
 		r = -EAGAIN;
 	else
 		r = store_settle(o, ver); /* ~ */
 	pull_unlock(j, oid, o);
-	if (r == 0 && MARKED(rec_settled)) {
+	if (r == 0 && MARKED(rec_settled))
 		log_warn(j->s->sh->log,
 			 "object %016" PRIx64 " was torn on every replica: it is as it lies here",
 			 oid);
-		r = mark_object(j, oid, copies); /* ~ */
-	}
 	return r;
 }
 
-int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen)
+static void tell_owner(struct job *j, uint64_t oid, uint8_t copies)
+{
+	const struct vdi *v = cluster_vdi(j->s->sh->cluster, SD_OID_VID(oid));
+	int m = v && v->owned ? view_find(j->view, &v->owner) : -1;
+	struct ask *a = m < 0 ? NULL : ask_new(j, PEER_TORN, (unsigned)m, oid, copies);
+
+	if (a)
+		ask_send(a);
+	ask_drop(a);
+}
+
+/* It lies at @src, outside of the ring: once it is settled there it is pulled. */
+static int settle_there(struct job *j, uint64_t oid, uint8_t copies, unsigned src,
+			struct obj_ver ver)
+{
+	struct ask *a = ask_new(j, PEER_TORN_AS, src, oid, copies);
+	int r;
+
+	if (!a)
+		return -ENOMEM;
+	MARK(rec_settle_there);
+	a->c.req.ver_gen = ver.gen;
+	a->c.req.ver_seq = ver.seq;
+	ask_send(a);
+	r = ask_wait(a); /* ~ */
+	ask_drop(a);
+	return r < 0 ? r : -EAGAIN;
+}
+
+static int settle(struct job *j, uint64_t oid, uint8_t copies, const struct settle_by *by,
+		  unsigned src, const struct answer *a)
+{
+	struct obj_ver ver;
+	uint32_t ring[SD_COPIES_MAX];
+	unsigned nr = ring_lookup(j->view->ring, sd_hash_oid(oid), copies, ring);
+	int r;
+
+	if (!settle_version(j, oid, by, a->ver, &ver) && MARKED(rec_settle_owner)) {
+		tell_owner(j, oid, copies);
+		return -EUCLEAN;
+	}
+	if ((int)src == j->view->self) {
+		r = sync_settle_as(j, oid, ver);		 /* ~ */
+		return r == 0 ? mark_object(j, oid, copies) : r; /* ~ */
+	}
+	for (unsigned i = 0; i < nr; i++)
+		if (ring[i] == src)
+			return -EAGAIN;		       /* it does so by itself */
+	return settle_there(j, oid, copies, src, ver); /* ~ */
+}
+
+int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, const struct settle_by *by)
 {
 	struct poll p;
 	int src = -1, r = poll_begin(&p, j, oid, copies);
@@ -427,7 +484,7 @@ int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen)
 		else if (d == VERDICT_TAKE)
 			r = adopt(j, oid, copies, (unsigned)src, &p.a[src], rule1); /* ~ */
 		else if (d == VERDICT_TORN)
-			r = src == j->view->self ? settle(j, oid, copies, gen) : -EAGAIN; /* ~ */
+			r = settle(j, oid, copies, by, (unsigned)src, &p.a[src]); /* ~ */
 		else if (MARKED(rec_busy))
 			r = -EBUSY;
 	}
@@ -442,8 +499,13 @@ static void want_step(struct sync *s, struct want *w)
 	struct job j;
 
 	job_begin(s, &j);
-	int r = j.epoch == w->epoch ? sync_resolve(&j, w->oid, w->copies, w->gen) : /* ~ */
+	struct settle_by by = w->by;
+	int r = j.epoch == w->epoch ? sync_resolve(&j, w->oid, w->copies, &by) : /* ~ */
 			-ESTALE;
+	if (r == -EUCLEAN && by.gen == w->by.gen && obj_ver_cmp(by.ver, w->by.ver) == 0) {
+		w->torn = true;
+		co_cond_broadcast(&w->cond);
+	}
 	if (r < 0 && r != -EBUSY && !w->over && !job_over(&j) && MARKED(rec_retry))
 		job_wait(&j, SYNC_RETRY_NS, "sync: again"); /* ~ */
 	job_end(&j);

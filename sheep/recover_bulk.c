@@ -338,7 +338,7 @@ static void task_co(void *arg)
 		let_demand_pass(&j); /* ~ */
 		int r = over(l->j);
 		if (r == 0)
-			r = t->resolve ? sync_resolve(&j, t->oid, t->copies, 0)
+			r = t->resolve ? sync_resolve(&j, t->oid, t->copies, NULL)
 				       : task_pull(&j, t); /* ~ */
 		if (r < 0 && MARKED(bulk_failed))
 			l->failed++;
@@ -653,7 +653,7 @@ static void torn_pass(struct job *j)
 
 	while (!job_over(j) && map_next(&j->s->torn, &pos, &oid) && MARKED(bulk_torn)) {
 		if (!store_lookup(j->s->sh->store, oid, &info) || !info.torn ||
-		    sync_resolve(j, oid, sync_stored_copies(j->s, &info), 0) == 0) { /* ~ */
+		    sync_resolve(j, oid, sync_stored_copies(j->s, &info), NULL) == 0) { /* ~ */
 			map_del(&j->s->torn, oid);
 			pos = 0;
 		}

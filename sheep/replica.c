@@ -135,6 +135,8 @@ static bool waited(struct peer_call *c, int r)
 {
 	if (r == -ENOMEM && MARKED(rep_sync_nomem))
 		c->rsp.result = SD_RES_NO_MEM;
+	else if (r == -EUCLEAN)
+		c->rsp.result = SD_RES_AGAIN; /* the owner was told; it names a version */
 	else if (r == -EINVAL && MARKED(rep_not_mine))
 		c->rsp.result = SD_RES_INVALID_PARMS; /* not ours in this epoch */
 	else if (r == -ECANCELED && MARKED(rep_sync_void))
@@ -161,12 +163,13 @@ static void hold_end(struct replica *rep)
 	rep->nr_held--;
 }
 
-static bool enter_sync_held(struct replica *rep, struct peer_call *c, uint8_t copies, uint64_t gen)
+static bool enter_sync_held(struct replica *rep, struct peer_call *c, uint8_t copies,
+			    const struct settle_by *by)
 {
 	struct sync *s = rep->sh->sync;
 
-	while (enter_epoch(rep, c)) {							 /* ~ */
-		int r = sync_wait(s, c->req.epoch, c->req.oid, copies, gen, &c->voided); /* ~ */
+	while (enter_epoch(rep, c)) {							/* ~ */
+		int r = sync_wait(s, c->req.epoch, c->req.oid, copies, by, &c->voided); /* ~ */
 		if (!waited(c, r))
 			return false;
 		if (r == 0 && !canceled(rep, c) && sync_admit(s, c->req.epoch) == 0)
@@ -176,7 +179,8 @@ static bool enter_sync_held(struct replica *rep, struct peer_call *c, uint8_t co
 }
 
 /* Until the object is in sync here in the call's epoch.  False: it is answered. */
-static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies, uint64_t gen)
+static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies,
+		       const struct settle_by *by)
 {
 	const struct sync *s = rep->sh->sync;
 
@@ -185,7 +189,7 @@ static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies,
 		return true;
 	if (!hold_begin(rep, c))
 		return false;
-	bool in = enter_sync_held(rep, c, copies, gen); /* ~ */
+	bool in = enter_sync_held(rep, c, copies, by); /* ~ */
 	hold_end(rep);
 	return in;
 }
@@ -421,6 +425,7 @@ static bool write_wait(struct write_op *op, enum check v)
 	struct peer_call *c = op->c;
 	struct sync *s = op->rep->sh->sync;
 	struct held *h = &op->held;
+	static const struct settle_by none;
 
 	if (!h->room && !room_enter(op->rep, c->req.oid, h) && MARKED(rep_hold_nomem)) {
 		c->rsp.result = SD_RES_NO_MEM;
@@ -429,7 +434,7 @@ static bool write_wait(struct write_op *op, enum check v)
 	if (room_behind(op->rep, c->req.oid, h) || sync_admit(s, c->req.epoch) == -EAGAIN)
 		co_cond_wait(&h->turn, "write held"); /* ~ */
 	else if (v != CHECK_PREVIOUS)
-		return waited(c, sync_wait(s, c->req.epoch, c->req.oid, op->copies, 0,
+		return waited(c, sync_wait(s, c->req.epoch, c->req.oid, op->copies, &none,
 					   &c->voided)); /* ~ */
 	else if (co_cond_wait_until(&h->turn, env_now(op->rep->sh->env) + PREVIOUS_NS,
 				    "previous write") < 0 &&
@@ -662,8 +667,8 @@ static void do_read(struct replica *rep, struct peer_call *c)
 		return;
 	}
 	while (!done && (PLANTED(read_unsynced) ? enter_epoch(rep, c)
-						: enter_sync(rep, c, copies, 0))) { /* ~ */
-		struct store_obj *o = store_get(rep->sh->store, q->oid, false);	    /* ~ */
+						: enter_sync(rep, c, copies, NULL))) { /* ~ */
+		struct store_obj *o = store_get(rep->sh->store, q->oid, false);	       /* ~ */
 		int r = -ENOMEM;
 
 		store_lookup(rep->sh->store, q->oid, &info);
@@ -710,13 +715,13 @@ static void do_version(struct replica *rep, struct peer_call *c)
 	struct sync *s = rep->sh->sync;
 	uint64_t oid = c->req.oid;
 	uint8_t copies = sync_copies(s, oid, c->req.copies);
+	struct settle_by by = {c->req.prev_gen, {c->req.ver_gen, c->req.ver_seq}};
 
 	if (!copies) {
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	while (PLANTED(x_take) ? enter_epoch(rep, c)
-			       : enter_sync(rep, c, copies, c->req.prev_gen)) { /* ~ */
+	while (PLANTED(x_take) ? enter_epoch(rep, c) : enter_sync(rep, c, copies, &by)) { /* ~ */
 		struct obj_info info = {0};
 		struct store_obj *o = store_get(rep->sh->store, oid, false); /* ~ */
 		wait_landed(rep, oid);					     /* ~ R3 */
@@ -789,7 +794,7 @@ static void do_settle(struct replica *rep, struct peer_call *c)
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	if (!enter_sync(rep, c, se.copies, 0)) /* ~ */
+	if (!enter_sync(rep, c, se.copies, NULL)) /* ~ */
 		return;
 	job_begin(s, &j);
 	int src = view_find(j.view, &from);
@@ -851,7 +856,7 @@ static void do_room(struct replica *rep, struct peer_call *c)
 	room = store_take_room(st, create ? q->obj_size : q->len);
 	if (!room && !create) {
 		MARK(rep_low);
-		if (!enter_sync(rep, c, copies, 0)) /* ~ */
+		if (!enter_sync(rep, c, copies, NULL)) /* ~ */
 			return;
 		struct store_obj *o = store_get(st, q->oid, false); /* ~ */
 		room = !store_allocates(o, q->off, q->len);	    /* ~ */
@@ -900,6 +905,10 @@ static void dispatch(struct replica *rep, struct peer_call *c, bool local)
 	case PEER_DROP_CHECK:
 		if (enter_epoch(rep, c)) /* ~ */
 			serve_drop_check(s, c);
+		break;
+	case PEER_TORN_AS:
+		if (enter_epoch(rep, c))     /* ~ */
+			serve_torn_as(s, c); /* ~ */
 		break;
 	case PEER_PULL:
 		if (PLANTED(pull_any_epoch) || enter_epoch(rep, c)) /* ~ */

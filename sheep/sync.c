@@ -204,8 +204,22 @@ void sync_kick(struct sync *s)
 		co_cond_broadcast(&w->cond);
 }
 
-int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint64_t gen,
-	      const bool *voided)
+/* False: the one who waits is to name a version first. */
+static bool want_by(struct want *w, const struct settle_by *by)
+{
+	if (by->gen > w->by.gen) {
+		w->by.gen = by->gen;
+		w->torn = false;
+	}
+	if (obj_ver_cmp(by->ver, w->by.ver) > 0) {
+		w->by.ver = by->ver;
+		w->torn = false;
+	}
+	return !w->torn;
+}
+
+int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies,
+	      const struct settle_by *by, const bool *voided)
 {
 	uint64_t hash = sd_hash_oid(oid);
 	int r = 0;
@@ -233,11 +247,14 @@ int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint
 			r = -ENOMEM;
 			break;
 		}
-		if (gen > w->gen)
-			w->gen = gen;
+		if (by && !want_by(w, by) && MARKED(sync_wait_torn))
+			r = -EUCLEAN;
+		else
+			co_cond_wait(&w->cond, "in sync"); /* ~ */
 		MARK(sync_wait_todo);
-		co_cond_wait(&w->cond, "in sync"); /* ~ */
 		want_put(s, w);
+		if (r < 0)
+			break;
 	}
 	sync_leave(s);
 	return r;
@@ -253,7 +270,7 @@ int sync_ensure(struct sheep *sh, struct view *v, uint64_t oid, uint8_t copies)
 	while ((r = sync_admit(s, e)) == -EAGAIN && !s->stopping)
 		co_cond_wait(&s->changed, "view"); /* ~ */
 	sync_leave(s);
-	return r < 0 && r != -EAGAIN ? r : sync_wait(s, e, oid, copies, 0, NULL); /* ~ */
+	return r < 0 && r != -EAGAIN ? r : sync_wait(s, e, oid, copies, NULL, NULL); /* ~ */
 }
 
 /* ---- marks ---- */

@@ -109,9 +109,17 @@ struct job {
 };
 
 /* An object that requests wait for. */
+/* What may be done with an object that is torn on every replica, as its owner says (DESIGN 6). */
+struct settle_by {
+	uint64_t gen;	    /* it asks for the version, nothing of it is in flight; or 0 */
+	struct obj_ver ver; /* what lies there is to have this version; or 0.0 */
+};
+
 struct want {
 	struct cds_list_head node; /* sync.queue, when no worker has it */
-	uint64_t oid, gen;	   /* gen: of an owner that asks for its version, or 0 */
+	uint64_t oid;
+	struct settle_by by;
+	bool torn; /* on every replica, and its owner lives: it must name a version */
 	uint8_t copies;
 	uint32_t epoch;
 	unsigned refs;
@@ -191,10 +199,11 @@ bool sync_mine(const struct sync *s, uint64_t hash, uint8_t copies);
 uint32_t sync_synced(const struct sync *s, uint64_t oid, uint64_t hash, uint8_t copies);
 /* As sync_is(), in the served epoch. */
 bool sync_in(const struct sync *s, uint64_t oid, uint64_t hash, uint8_t copies);
-/* As sync_ensure(); @gen: the owner of that generation asks for the version, nothing of it is in
- * flight. -EINVAL: not mine. */
-co_fn int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies, uint64_t gen,
-		    const bool *voided);
+/* As sync_ensure().  @by: what the owner that waits allows; NULL: somebody else waits.  -EINVAL:
+ * not mine.  -EUCLEAN (with @by): torn on every replica; the owner is to name a version, with none
+ * of its writes under way. */
+co_fn int sync_wait(struct sync *s, uint32_t epoch, uint64_t oid, uint8_t copies,
+		    const struct settle_by *by, const bool *voided);
 /* Somebody who waits may have been voided. */
 void sync_kick(struct sync *s);
 void want_put(struct sync *s, struct want *w);
@@ -244,6 +253,7 @@ void serve_query(struct sync *s, struct peer_call *c);
 void serve_list(struct sync *s, struct peer_call *c);
 void serve_vid_list(struct sync *s, struct peer_call *c);
 void serve_drop_check(struct sync *s, struct peer_call *c);
+co_fn void serve_torn_as(struct sync *s, struct peer_call *c);
 co_fn void serve_pull(struct sync *s, struct peer_call *c);
 
 /* ---- recover.c: on demand ---- */
@@ -255,7 +265,7 @@ struct answer { /* of one member, about one object */
 };
 enum verdict {
 	VERDICT_TAKE, /* *src's state is the object; *rule1: because it is in sync */
-	VERDICT_TORN, /* all that may be taken is torn; *src is to settle it, or -1 */
+	VERDICT_TORN, /* all that may be taken is torn; *src is to settle it */
 	VERDICT_WAIT, /* somebody absent may know more */
 };
 co_fn enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const struct answer *a,
@@ -263,8 +273,12 @@ co_fn enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, con
 /* Has an absent node been in the ring of an epoch after @e?  Cuts @b to the part around (b->from,
  * b->chi) for which the answer is one. */
 co_fn bool sync_absent(struct job *j, uint32_t e, struct sync_box *b);
-/* 0: in sync now; -EAGAIN: try again; -EBUSY: it waits for somebody absent; -ESTALE, -ECANCELED. */
-co_fn int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, uint64_t gen);
+/* 0: in sync now; -EAGAIN: try again; -EBUSY: it waits for somebody absent; -EUCLEAN: for its
+ * owner, who was told, to name a version; -ESTALE, -ECANCELED.  @by: NULL, or what the owner has
+ * said. */
+co_fn int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, const struct settle_by *by);
+/* What is torn here counts as it lies, in version @ver, if that is above its own. */
+co_fn int sync_settle_as(struct job *j, uint64_t oid, struct obj_ver ver);
 void recover_queue(struct sync *s, struct want *w);
 /* If there is something to do and nobody to do it (there were too many coroutines). */
 void recover_workers(struct sync *s);

@@ -308,6 +308,18 @@ void serve_drop_check(struct sync *s, struct peer_call *c)
 		c->rsp.flags |= PEER_F_IN_SYNC;
 }
 
+/* DESIGN 6: all replicas are torn and none of them is in the ring: ours is taken. */
+void serve_torn_as(struct sync *s, struct peer_call *c)
+{
+	struct obj_ver ver = {c->req.ver_gen, c->req.ver_seq};
+	struct job j;
+
+	job_begin(s, &j);
+	int r = j.epoch == c->req.epoch ? sync_settle_as(&j, c->req.oid, ver) : -ESTALE; /* ~ */
+	job_end(&j);
+	c->rsp.result = r == 0 ? SD_RES_SUCCESS : SD_RES_AGAIN;
+}
+
 /* ---- the whole of one object, of one version ---- */
 
 struct outgoing {

@@ -550,12 +550,18 @@ int obj_equalize(struct gw_obj *o, struct obj_ver *ver)
 	struct gw_fan f;
 	struct gw_call *k, *best = NULL;
 	unsigned nr = obj_ring(o);
+	struct obj_ver as = {0, 0};
 
+	if (o->torn)
+		as = obj_renumber(o);
 	fan_init(&f, gw, o->v);
 	for (unsigned i = 0; i < nr; i++) {
 		k = version_call(&f, o, PEER_VERSION, o->ring[i]);
-		if (k)
-			fan_submit(&f, k, &view->members[o->ring[i]].inc);
+		if (!k)
+			continue;
+		k->c.req.ver_gen = as.gen;
+		k->c.req.ver_seq = as.seq;
+		fan_submit(&f, k, &view->members[o->ring[i]].inc);
 	}
 	int r = fan_wait(&f, false); /* ~ */
 	if (!r && (f.nr_ok != nr || !gw_epoch_is(gw, f.epoch)) && MARKED(gv_compare_failed))

@@ -42,7 +42,8 @@ struct peer_hello {
  * nothing but the disk and the view. */
 enum peer_channel {
 	PEER_CH_DATA,	 /* WRITE, REMOVE, READ, VERSION, SETTLE, ROOM: in order */
-	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, VID_LIST, PULL, FLUSH, DROP_CHECK, PING */
+	PEER_CH_CONTROL, /* SYNC_QUERY, SYNC_LIST, VID_LIST, PULL, FLUSH, DROP_CHECK, PING,
+			    TORN, TORN_AS */
 	PEER_CH_FORWARD, /* FORWARD */
 	PEER_CH_PROBE,	 /* PROBE: waits for nothing */
 	PEER_CH_NR
@@ -52,8 +53,9 @@ enum peer_op {
 	PEER_WRITE = 1, /* epoch, oid, ver, prev, off, data; F_CREATE F_DURABLE; obj_size, copies */
 	PEER_REMOVE,	/* epoch, oid, ver, prev */
 	PEER_READ,	/* epoch, oid, off, len -> data, ver */
-	PEER_VERSION,	/* epoch, oid, copies -> ver, obj_size: answered once in sync in epoch (5.6)
-			 */
+	PEER_VERSION,	/* epoch, oid, copies, gen -> ver, obj_size: answered once in sync in epoch
+			   (5.6); AGAIN: it is torn on every replica, ask again with ver, a version of
+			   yours that no write has, for what lies there (6) */
 	PEER_SYNC_QUERY, /* epoch, oid, copies -> synced, F_IN_SYNC F_UNKNOWN F_TORN, ver, obj_size
 			    (5.5) */
 	PEER_SYNC_LIST,	 /* epoch, hash range off..len (both inclusive), copies -> array of struct
@@ -74,6 +76,9 @@ enum peer_op {
 	PEER_PROBE,    /* do you live?  Answered at once by whoever receives it (5.6) */
 	PEER_ROOM,     /* epoch, oid, copies, off, len, obj_size; F_CREATE: has it room for these
 			  bytes?  NO_SPACE: no.  What an object takes already needs none (5.2) */
+	PEER_TORN,    /* epoch, oid: to the owner: it is torn on every replica, and waits for you to
+			 name a version for what lies there (6) */
+	PEER_TORN_AS, /* epoch, oid, ver: yours counts as it lies, in this version (6) */
 	PEER_OP_NR
 };
 

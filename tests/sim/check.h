@@ -19,10 +19,10 @@
  *  - When a survivor is older than a write that was answered, the next flush that would have
  *    covered that write must have said EIO (or somebody opened the volume anew: that clears it),
  *    and a flush may say EIO only then (DESIGN 5.4, "cache lost").
- *  - Overlapping writes that several clients had in flight together and that were resent after a
- *    fault may take effect in any order, also twice (I1): two values do not contradict each other
- *    when their writes are of different clients, overlap in time, and a connection that one of
- *    them may have travelled over broke while it was in flight (history_resent).
+ *  - Overlapping writes that were in flight together, of one client or of several, and that were
+ *    resent after a fault may take effect in any order, also twice (I1): two values do not
+ *    contradict each other when their writes overlap in time, and a connection that one of them
+ *    may have travelled over broke while it was in flight (history_resent).
  *
  * Takes n log n for n operations of a sector.
  */

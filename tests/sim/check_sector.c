@@ -227,11 +227,11 @@ static bool zero_reads_fit(const struct sector *s, struct life *l, const struct 
 	return ok;
 }
 
-/* DESIGN I1, the exception: in flight together, of two clients, and resent after a fault. */
+/* DESIGN I1, the exception: in flight together and resent after a fault. */
 static bool may_alternate(const struct zone *a, const struct zone *b)
 {
-	return a->w && b->w && a->w->client != b->w->client && (a->w->resent || b->w->resent) &&
-	       a->w->start < b->w->end && b->w->start < a->w->end;
+	return a->w && b->w && (a->w->resent || b->w->resent) && a->w->start < b->w->end &&
+	       b->w->start < a->w->end;
 }
 
 /* Must each of two come before the other?  @z by min_end: the forward ones (first end before last

@@ -254,6 +254,14 @@ void replica_handle(struct sheep *sh, const struct incarnation *from, struct pee
 	left(n, c);
 }
 
+void gateway_torn(struct sheep *sh, struct peer_call *c)
+{
+	node_of(sh)->nr_torn++;
+	c->error = 0;
+	c->reply_len = 0;
+	c->rsp = (struct peer_hdr){.op = c->req.op, .id = c->req.id, .epoch = c->req.epoch};
+}
+
 void gateway_forwarded(struct sheep *sh, const struct incarnation *from, struct peer_call *c)
 {
 	struct node *n = node_of(sh);

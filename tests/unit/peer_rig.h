@@ -52,7 +52,7 @@ struct node {
 	bool bad_sum, old; /* answer -EBADMSG once; answer OLD_NODE_VER */
 	struct co_cond cond;
 	uint64_t applied[RIG_OBJS]; /* newest write, by object */
-	unsigned nr_running, max_running, nr_canceled, nr_forwarded, nr_errors;
+	unsigned nr_running, max_running, nr_canceled, nr_torn, nr_forwarded, nr_errors;
 	struct peer_call *running[2048];
 	size_t streamed;
 	unsigned nr_notes;

@@ -263,6 +263,53 @@ void test_torn_all_owner(void **state)
 	rig_rest(r, ABC);
 }
 
+static void versions(struct rig *r, uint32_t e, uint64_t o, struct obj_ver as, uint32_t result,
+		     struct obj_ver expected)
+{
+	struct call *k[3];
+
+	for (unsigned n = A; n <= C; n++) {
+		k[n] = call_op(r, B, n, e, o, PEER_VERSION);
+		k[n]->c.req.prev_gen = 1;
+		k[n]->c.req.ver_gen = as.gen;
+		k[n]->c.req.ver_seq = as.seq;
+		call_submit(k[n], B, n);
+	}
+	for (unsigned n = A; n <= C; n++) {
+		call_wait(k[n]);
+		assert_int_equal(k[n]->c.rsp.result, result);
+		assert_int_equal(k[n]->c.rsp.ver_gen, expected.gen);
+		assert_int_equal(k[n]->c.rsp.ver_seq, expected.seq);
+		call_free(k[n]);
+	}
+}
+
+/* The owner lives and has written it in its generation: its writes and questions are answered
+ * AGAIN until it names a version for what lies there. */
+void test_torn_all_named(void **state)
+{
+	struct rig *r = *state;
+	uint64_t o = SD_DATA_OID(1, 0);
+
+	torn_everywhere(r, o);
+	r->vdi.owned = true;
+	r->vdi.gen = 1;
+	r->vdi.owner = r->node[B].sh.self.inc;
+	uint32_t e = rig_step(r, ABC);
+	struct call *k = call_write(r, B, C, e, o, V(1, 2), V(1, 1), 0x22);
+	call_wait(k);
+	assert_int_equal(k->c.rsp.result, SD_RES_AGAIN);
+	call_free(k);
+	versions(r, e, o, none, SD_RES_AGAIN, none);
+	versions(r, e, o, V(1, 1), SD_RES_AGAIN, none); /* not above what lies there */
+	versions(r, e, o, V(1, 3), SD_RES_SUCCESS, V(1, 3));
+	for (unsigned n = A; n <= C; n++)
+		assert_int_equal(rig_read(r, n, o), 0x11);
+	rig_write(r, B, ABC, o, V(1, 4), V(1, 3), 0x22);
+	rig_rest(r, ABC);
+	assert_int_equal(rig_read(r, C, o), 0x22);
+}
+
 /* ---- the objects of one VDI (DESIGN 5.6) ---- */
 
 /* One page from A at B; what it covers, and how many of it: they are in order. */

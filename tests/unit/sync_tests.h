@@ -32,6 +32,7 @@ void test_torn_one(void **state);
 void test_torn_one_bulk(void **state);
 void test_torn_all(void **state);
 void test_torn_all_owner(void **state);
+void test_torn_all_named(void **state);
 void test_vid_list(void **state);
 void test_file_torn(void **state);
 void test_file_damaged(void **state);

@@ -76,7 +76,8 @@ static void test_channels(void **state)
 {
 	static const enum peer_op op[] = {PEER_REMOVE,	   PEER_VERSION,    PEER_SETTLE,
 					  PEER_SYNC_QUERY, PEER_SYNC_LIST,  PEER_VID_LIST,
-					  PEER_FLUSH,	   PEER_DROP_CHECK, PEER_PING};
+					  PEER_FLUSH,	   PEER_DROP_CHECK, PEER_PING,
+					  PEER_TORN,	   PEER_TORN_AS};
 	struct rig r;
 	struct sd_req req = {.opcode = SD_OP_READ_OBJ, .data_length = 5000};
 
@@ -101,6 +102,7 @@ static void test_channels(void **state)
 	submit(t, 1);
 	await(t);
 	assert_int_equal(r.node[1]->nr_forwarded, 1);
+	assert_int_equal(r.node[1]->nr_torn, 1);
 	assert_int_equal(t->c.reply_len, 5000);
 	assert_true(filled(t->c.reply_buf->data, 5000, 9));
 	tfree(t);

@@ -542,6 +542,7 @@ int main(void)
 		T(torn_one_bulk),
 		T(torn_all),
 		T(torn_all_owner),
+		T(torn_all_named),
 		T(vid_list),
 		T(file_torn),
 		T(file_damaged),
