@@ -50,8 +50,8 @@ int gateway_init(struct sheep *sh);
 co_fn void gateway_drain(struct sheep *sh, unsigned ms);
 /* Second half: every wait in here ends with -ECANCELED; returns when no request is left inside. */
 co_fn void gateway_stop(struct sheep *sh);
-/* PEER_TORN: a replica says that an object is torn on every replica: if this node owns it, what lies
- * there gets a version, and the writes in flight come after it (DESIGN 6).  Answers @c. */
+/* PEER_TORN: a replica says that an object is torn on every replica: if this node owns it, what
+ * lies there gets a version, and the writes in flight come after it (DESIGN 6).  Answers @c. */
 void gateway_torn(struct sheep *sh, struct peer_call *c);
 /* Free; after gateway_stop().  NULL sh->gateway is fine. */
 void gateway_done(struct sheep *sh);

@@ -124,8 +124,8 @@ static void several_clients(void **state)
 	/* In flight together, of two clients, resent: w1, w2, w1 again. */
 	is("w1@1!:1-20 w2@2:2-10 r1:3-4 r2:11-12 r1:21-22", NULL);
 	is("w1@1!:1-20 w2@2!:2-19 r1:3-4 r2:5-6 r1:7-8 r2:21-22", NULL);
-	is("w1@1:1-20 w2@2:2-10 r1:3-4 r2:11-12 r1:21-22", "alternate");  /* no fault */
-	is("w1@1!:1-20 w2@1:2-10 r1:3-4 r2:11-12 r1:21-22", NULL); /* also of one client */
+	is("w1@1:1-20 w2@2:2-10 r1:3-4 r2:11-12 r1:21-22", "alternate"); /* no fault */
+	is("w1@1!:1-20 w2@1:2-10 r1:3-4 r2:11-12 r1:21-22", NULL);	 /* also of one client */
 	is("w1@1!:1-9 w2@2:10-12 r1:13-14", "within the life"); /* not in flight together */
 	is("w1@1!:1-9 w2@2!:2-8 w3@3:10-11 r1:12-13", "within the life");
 	is("w1@1:1-2 r1:3-4 w2@2!:5-9 r2:6-7 r1:8-10",
