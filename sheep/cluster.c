@@ -20,6 +20,7 @@
 #include <stdlib.h>
 
 #include "sheep/cluster_int.h"
+#include "sheep/mark.h"
 
 /* ---- memory ---- */
 
@@ -177,7 +178,7 @@ static void see_time(struct cs *s, uint64_t time)
 
 static void see_joiner(struct cs *s, const struct lobby *l)
 {
-	if (l->j.max_gen > s->gen) /* C4 */
+	if (l->j.max_gen > s->gen && MARKED(cs_gen_above)) /* C4 */
 		s->gen = l->j.max_gen;
 	see_time(s, l->j.time);
 }
@@ -221,11 +222,12 @@ static int cs_join(struct cs *s, const struct incarnation *from, struct join *j)
 {
 	struct lobby *l = cs_lobby(s, from);
 
-	if (!inc_same(&j->m.inc, from) || (l && (l->synced || l->refused == REF_EXPELLED))) {
+	if ((!inc_same(&j->m.inc, from) || (l && (l->synced || l->refused == REF_EXPELLED))) &&
+	    MARKED(cs_join_void)) {
 		join_done(j);
 		return 0;
 	}
-	if (l) { /* once more, from the beginning */
+	if (l && MARKED(cs_join_again)) { /* once more, from the beginning */
 		join_done(&l->j);
 		l->j = *j;
 	} else {
@@ -307,7 +309,7 @@ int cs_view(struct cs *s, const struct incarnation *present, unsigned nr,
 		unsigned k = 0;
 		while (k < nr && !inc_same(&present[k], &l->j.m.inc))
 			k++;
-		if (k == nr) {
+		if (k == nr && MARKED(cs_leaves)) {
 			lobby_free(l);
 			continue;
 		}
@@ -317,11 +319,12 @@ int cs_view(struct cs *s, const struct incarnation *present, unsigned nr,
 	s->nr_lobby = kept;
 	if (!s->live)
 		return cs_try_start(s, out);
-	if (s->status != CLUSTER_RUNNING)
+	if (s->status != CLUSTER_RUNNING && MARKED(cs_shutdown_view))
 		return 0; /* an ordered shutdown: leaving changes nothing */
 	if (!members) {
 		/* Only joiners are left: they know the state, but not the data.  As after a full
 		 * stop they wait for the start set. */
+		MARK(cs_only_joiners);
 		cs_halt(s);
 		return 0;
 	}
@@ -349,6 +352,7 @@ int cs_adopt(struct cs *s, struct cs *better, struct cs_out *out)
 		cs_free(better);
 		return 0;
 	}
+	MARK(cs_adopt);
 	uint64_t gen = s->gen, time = s->last_time;
 	bool shutdown = s->status == CLUSTER_SHUTDOWN;
 	struct lobby **lobby = s->lobby;
@@ -433,8 +437,10 @@ static int cs_cmd(struct cs *s, const struct incarnation *from, struct cmd *cmd,
 	case CMD_ADMIT_ACK: {
 		struct lobby *l = cs_lobby(s, &cmd->target);
 		cmd->result = SD_RES_SUCCESS;
-		if (!s->live || s->status != CLUSTER_RUNNING || !l || !l->admitted)
+		if ((!s->live || s->status != CLUSTER_RUNNING || !l || !l->admitted) &&
+		    MARKED(cs_ack_late))
 			return 0;
+		MARK(cs_ack);
 		for (unsigned i = 0; i < l->nr_acks; i++)
 			if (inc_same(&l->acks[i], from))
 				return 0;
@@ -501,6 +507,7 @@ int cs_message(struct cs *s, const struct incarnation *from, const void *msg, si
 	reply->type = h.type;
 	if (l && !l->refused)
 		return cs_cmd(s, from, reply, out);
+	MARK(cs_void);
 	reply->result = SD_RES_WAIT_FOR_JOIN; /* void: nobody that we know */
 	return 0;
 }

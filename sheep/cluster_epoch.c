@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sheep/cluster_int.h"
+#include "sheep/mark.h"
 
 #define NS_PER_S 1000000000u
 
@@ -224,6 +225,7 @@ int cs_epoch_next(struct cs *s, const struct lobby *const *joiners, unsigned nr_
 		hist_free(h);
 		return -ENOMEM;
 	}
+	MARK(cs_epoch);
 	hist_push(s, h);
 	cs_acquit_all(s);
 	out->epoch = true;
@@ -239,6 +241,7 @@ int cs_admit(struct cs *s, struct lobby *l)
 	l->refused = cs_join_check(s, l);
 	if (l->refused)
 		return 0;
+	MARK(cs_admit);
 	l->admitted = true;
 	l->nr_acks = 0;
 	return cs_start_set(s);
@@ -286,12 +289,16 @@ int cs_admitted(struct cs *s, const struct cmd *cmd, struct cs_out *out)
 	for (unsigned i = 0; i < s->nr_lobby; i++)
 		if (s->lobby[i]->admitted && all_acked(s, s->lobby[i]))
 			in[nr++] = s->lobby[i];
+	if (nr)
+		MARK(cs_admitted);
 	for (unsigned i = 0; i < s->nr_members; i++)
 		left |= !cs_is_here(s, &s->members[i].inc);
 	if (nr || left)
 		r = cs_epoch_next(s, in, nr, cmd, out);
-	else if (!cmd)
+	else if (!cmd) {
+		MARK(cs_joiner_died);
 		r = cs_start_set(s); /* a joiner that has died is taken out of it */
+	}
 	free(in);
 	return r;
 }
@@ -388,15 +395,16 @@ int cs_try_start(struct cs *s, struct cs_out *out)
 	if (s->status != CLUSTER_WAIT_JOIN || cs_best(s))
 		return 0;
 	for (unsigned i = 0; i < s->nr_start; i++)
-		if (!start_lobby(s, &s->start[i]))
+		if (!start_lobby(s, &s->start[i]) && MARKED(cs_start_waits))
 			return 0;
 	if (!s->nr_start)
 		return 0;
 	bool clean = start_clean(s);
 	go_live(s);
-	if (clean) {
+	if (clean && MARKED(cs_start_clean)) {
 		r = start_same(s, out);
 	} else {
+		MARK(cs_start_anew);
 		const struct lobby **in = calloc(s->nr_start, sizeof(*in));
 		if (!in)
 			return -ENOMEM;
@@ -435,6 +443,7 @@ uint32_t cs_force(struct cs *s, const struct cmd *cmd, struct cs_out *out, int *
 			in[nr++] = s->lobby[i];
 	if (nr) {
 		go_live(s);
+		MARK(cs_force);
 		s->forces++;
 		s->gen += 1ull << 32;
 		s->nr_members = 0;
@@ -504,6 +513,7 @@ uint32_t cs_format(struct cs *s, const struct cmd *cmd, struct cs_out *out, int 
 		in[nr++] = l;
 	}
 	go_live(s);
+	MARK(cs_format);
 	out->format = true;
 	*err = cs_epoch_next(s, in, nr, cmd, out);
 	free(in);

@@ -8,6 +8,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/cluster_int.h"
+#include "sheep/mark.h"
 
 /* ---- texts ---- */
 
@@ -167,6 +168,7 @@ bool cs_given_up(const struct cs *s, const struct join *j, uint32_t *common)
 	bool other = j->key.epoch && (!j->nr_names || best != j->key.epoch);
 	if (!other && !j->given_up)
 		return false;
+	MARK(cs_given_up);
 	*common = best;
 	if (j->given_up && j->common_epoch < best)
 		*common = j->common_epoch;
@@ -183,7 +185,8 @@ static enum refusal check_others(const struct cs *s, const struct lobby *l)
 		if (o == l || o->refused)
 			continue;
 		here++;
-		if (!memcmp(o->j.m.inc.uuid, m->inc.uuid, sizeof(m->inc.uuid)))
+		if (!memcmp(o->j.m.inc.uuid, m->inc.uuid, sizeof(m->inc.uuid)) &&
+		    MARKED(cs_ref_uuid))
 			return REF_UUID;
 		if (o->j.m.addr.port == m->addr.port &&
 		    !memcmp(o->j.m.addr.ip, m->addr.ip, sizeof(m->addr.ip)))
@@ -199,7 +202,7 @@ enum refusal cs_join_check(const struct cs *s, const struct lobby *l)
 	const struct member *m = &l->j.m;
 	uint32_t common;
 
-	if (s->status == CLUSTER_SHUTDOWN)
+	if (s->status == CLUSTER_SHUTDOWN && MARKED(cs_ref_shutdown))
 		return REF_SHUTDOWN;
 	if (s->params.ctime && l->j.ctime && l->j.ctime != s->params.ctime)
 		return REF_CTIME;

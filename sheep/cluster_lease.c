@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "sheep/cluster_int.h"
+#include "sheep/mark.h"
 
 /* ---- leases that may still run ---- */
 
@@ -24,6 +25,7 @@ void cs_silent(struct cs *s, const struct incarnation *who, unsigned nr, struct 
 {
 	for (unsigned i = 0; i < nr; i++)
 		if (cs_member(s, &who[i]) >= 0) {
+			MARK(cs_silent);
 			s->silent = s->pos;
 			out->silent = true;
 		}
@@ -33,7 +35,7 @@ uint32_t cs_leases_over(struct cs *s, const struct incarnation *from, const stru
 {
 	if (!s->live || cs_member(s, from) < 0)
 		return SD_RES_WAIT_FOR_JOIN;
-	if (s->silent == cmd->size)
+	if (s->silent == cmd->size && MARKED(cs_leases_over))
 		s->silent = 0;
 	return SD_RES_SUCCESS;
 }
@@ -48,6 +50,7 @@ void cs_acquit_all(struct cs *s)
 
 static int expel(struct cs *s, struct lobby *l, const struct cmd *cmd, struct cs_out *out)
 {
+	MARK(cs_expel);
 	l->refused = REF_EXPELLED;
 	l->synced = l->admitted = l->accused = false;
 	l->nr_acks = 0;
@@ -88,20 +91,22 @@ uint32_t cs_accuse(struct cs *s, const struct incarnation *from, const struct cm
 		return SD_RES_SUCCESS; /* it is gone, or holds nobody up */
 	bool mine = l->accused && inc_same(&l->accuser, from);
 	if (cmd->clean) {
-		if (mine)
+		if (mine && MARKED(cs_acquit))
 			l->accused = false;
 		return SD_RES_SUCCESS;
 	}
 	struct lobby *me = cs_lobby(s, from);
-	if (cmd->on && mine && accuses(l, me)) {
+	if (cmd->on && mine && accuses(l, me) && MARKED(cs_insist)) {
 		*err = expel(s, younger(s, l, me), cmd, out);
 		return SD_RES_SUCCESS;
 	}
-	if (s->nr_members > 2 && (mine || !l->accused)) {
+	if (s->nr_members > 2 && (mine || !l->accused) && MARKED(cs_accuse_first)) {
 		l->accused = true;
 		l->accuser = *from;
 		return SD_RES_SUCCESS;
 	}
+	if (s->nr_members <= 2)
+		MARK(cs_expel_of_two);
 	*err = expel(s, l, cmd, out);
 	return SD_RES_SUCCESS;
 }
@@ -146,6 +151,7 @@ static void session_evict(struct cs *s)
 	for (unsigned i = 1; i < s->nr_sessions; i++)
 		if (s->sessions[i].pos < s->sessions[oldest].pos)
 			oldest = i;
+	MARK(cs_session_evict);
 	session_remove(s, oldest);
 }
 
@@ -175,7 +181,7 @@ uint32_t cs_session_open(struct cs *s, struct cmd *cmd, int *err)
 	}
 	x = &s->sessions[at];
 	cmd->ret_gen = x->session;
-	if (cmd->size < x->session)
+	if (cmd->size < x->session && MARKED(cs_session_old))
 		return SD_RES_INVALID_PARMS;
 	x->session = cmd->ret_gen = cmd->size;
 	x->pos = s->pos;

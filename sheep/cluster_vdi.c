@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "sheep/cluster_int.h"
+#include "sheep/mark.h"
 
 #define LOCK_NONE   1u
 #define LOCK_NORMAL 2u
@@ -178,7 +179,7 @@ static uint32_t owner_check(const struct vdi *v, const struct incarnation *from,
 {
 	if (!v)
 		return SD_RES_NO_VDI;
-	if (!v->owned || !inc_same(&v->owner, from) || v->gen != cmd->gen)
+	if ((!v->owned || !inc_same(&v->owner, from) || v->gen != cmd->gen) && MARKED(cs_owner_old))
 		return SD_RES_VDI_NOT_LOCKED;
 	return SD_RES_SUCCESS;
 }
@@ -197,15 +198,18 @@ static uint32_t vdi_claim(struct cs *s, const struct incarnation *from, struct c
 
 	if (!v)
 		return SD_RES_NO_VDI;
-	if (owner_lives(s, v) && !inc_same(&v->owner, from)) {
+	if (owner_lives(s, v) && !inc_same(&v->owner, from) && MARKED(cs_claim_owned)) {
 		cmd->ret_owner = v->owner;
 		return SD_RES_VDI_LOCKED;
 	}
 	/* An owner that did not release, be it dead or confused, leaves it dirty. */
+	MARK(cs_claim);
 	bool clean = !v->owned && v->clean;
 	vdi_own(s, v, from, clean);
 	cmd->ret_gen = v->gen;
 	cmd->ret_dirty = !clean;
+	if (!clean)
+		MARK(cs_claim_dirty);
 	return SD_RES_SUCCESS;
 }
 
@@ -232,14 +236,18 @@ static uint32_t vdi_owner_cmd(struct cs *s, const struct incarnation *from, stru
 		return res;
 	switch (cmd->type) {
 	case CMD_RELEASE:
+		MARK(cs_release);
 		v->owned = false;
 		v->clean = cmd->clean;
 		if (cmd->clean) /* it has flushed everything */
 			v->cached = false;
-		if (v->creating) /* it gives the creation up */
+		if (v->creating && MARKED(cs_create_given_up)) /* it gives the creation up */
 			vdi_bury(v);
 		return SD_RES_SUCCESS;
-	case CMD_CLEAN: v->clean = true; return SD_RES_SUCCESS;
+	case CMD_CLEAN:
+		MARK(cs_clean);
+		v->clean = true;
+		return SD_RES_SUCCESS;
 	case CMD_CACHED:
 		if (v->deleted)
 			return SD_RES_NO_VDI;
@@ -262,7 +270,7 @@ static uint32_t vdi_cache_lost(struct cs *s, const struct incarnation *from, con
 
 	if (!v || v->deleted)
 		return SD_RES_NO_VDI;
-	if (cmd->on) {
+	if (cmd->on && MARKED(cs_cache_lost)) {
 		v->cache_lost |= v->cached;
 		return SD_RES_SUCCESS;
 	}
@@ -400,7 +408,7 @@ int cs_vdi_left(struct cs *s, struct cs_out *out)
 	for (unsigned i = 0; i < s->nr_vdis; i++) {
 		struct vdi *v = s->vdis[i];
 		bool changed = false;
-		if (v->creating && !owner_lives(s, v)) {
+		if (v->creating && !owner_lives(s, v) && MARKED(cs_creator_died)) {
 			vdi_bury(v);
 			changed = true;
 		}

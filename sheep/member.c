@@ -14,6 +14,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/member_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 /* ---- the end ---- */
@@ -23,6 +24,7 @@ static void waiters_fail(struct cluster *c)
 	while (!cds_list_empty(&c->waiters)) {
 		struct waiter *w = cds_list_first_entry(&c->waiters, struct waiter, node);
 		cds_list_del(&w->node);
+		MARK(mem_cmd_lost);
 		w->r = -ENOTCONN;
 		co_event_set(&w->done);
 	}
@@ -83,7 +85,7 @@ static void event_push(struct cluster *c, struct event *ev)
 	c->queue_bytes += ev->len + sizeof(*ev);
 	cds_list_add_tail(&ev->node, &c->queue);
 	c->fences += is_fence(ev);
-	if (c->queue_bytes > QUEUE_MAX)
+	if (c->queue_bytes > QUEUE_MAX && MARKED(mem_too_slow))
 		member_fail(c, str_printf("This node is too slow for the cluster"));
 	co_event_set(&c->work);
 }
@@ -211,6 +213,7 @@ static void send_acks(struct cluster *c)
 		if (!l->admitted || l->ack_sent)
 			continue;
 		struct cmd cmd = {.type = CMD_ADMIT_ACK, .target = l->j.m.inc};
+		MARK(mem_ack);
 		l->ack_sent = true;
 		member_send_cmd(c, &cmd);
 	}
@@ -220,7 +223,7 @@ static void member_speak(struct cluster *c, const struct cs_out *out)
 {
 	const struct lobby *self = cs_lobby(c->s, &c->self.inc), *sp = cs_speaker(c->s);
 
-	if (self && self->refused == REF_EXPELLED) {
+	if (self && self->refused == REF_EXPELLED && MARKED(mem_expelled)) {
 		member_fail(c, cs_refusal_text(c->s, self)); /* to come back as another one */
 		return;
 	}
@@ -333,11 +336,12 @@ void member_act(struct cluster *c, struct cs_out *out)
 		c->flags |= ES_WIPE;
 	if (c->s->live && !c->logged) {
 		int r = es_snapshot(&c->es, c->s, c->flags); /* ~ */
-		if (r < 0) {
+		if (r < 0 && MARKED(mem_snapshot_io)) {
 			member_fail_errno(c, "Cannot write the cluster's state", r);
 			return;
 		}
 		c->logged = true;
+		MARK(mem_snapshot);
 	}
 	if (c->s->live)
 		cs_free(TAKE(c->disk, NULL));
@@ -434,7 +438,7 @@ static void run_batch(struct cluster *c)
 	if (recs.len || recs.failed)
 		r = es_append(&c->es, &recs); /* ~ */
 	free(recs.p);
-	if (r < 0)
+	if (r < 0 && MARKED(mem_log_io))
 		member_fail_errno(c, "Cannot write the cluster's log", r);
 	while (!cds_list_empty(&batch) && !c->is_out && !c->stopping) {
 		ev = cds_list_first_entry(&batch, struct event, node);
@@ -446,6 +450,7 @@ static void run_batch(struct cluster *c)
 	if (c->is_out || c->stopping || !c->s->live || c->es.log_off < LOG_MIN ||
 	    c->es.log_off < c->es.snap_len)
 		return;
+	MARK(mem_log_grown);
 	r = es_snapshot(&c->es, c->s, c->flags); /* ~ the log has grown */
 	if (r < 0)
 		member_fail_errno(c, "Cannot write the cluster's state", r);
@@ -490,7 +495,7 @@ static int do_once(struct cluster *c, struct cmd *cmd)
 	struct waiter w = {.cmd = cmd};
 	struct enc e = {0};
 
-	if (c->is_out || c->stopping || c->hung_up)
+	if ((c->is_out || c->stopping || c->hung_up) && MARKED(mem_do_out))
 		return -ENOTCONN;
 	w.id = ++c->next_id;
 	msg_begin(&e, cmd->type, w.id);
@@ -561,6 +566,7 @@ static int make_join(struct cluster *c)
 	if (!j->names)
 		return -ENOMEM;
 	for (; j->nr_names < s->nr_hist; j->nr_names++) {
+		MARK(mem_join_knows);
 		j->names[j->nr_names].epoch = s->hist[j->nr_names]->epoch;
 		memcpy(j->names[j->nr_names].name, s->hist[j->nr_names]->name, 8);
 	}
@@ -590,6 +596,7 @@ static int make_self(struct cluster *c, char **err)
 /* We died in the middle of a format: the state is of the new cluster, the objects of the old. */
 static int finish_format(struct cluster *c, char **err)
 {
+	MARK(mem_finish_format);
 	int r = c->conf.hooks.format(c->conf.arg); /* ~ */
 
 	if (r < 0) {

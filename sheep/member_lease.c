@@ -23,6 +23,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/member_int.h"
+#include "sheep/mark.h"
 
 struct heartbeat {
 	uint64_t number;
@@ -180,12 +181,13 @@ static void lease_extend(struct cluster *c)
 	}
 	if (best == ls->named || best + LEASE_SENT <= ls->number)
 		return;
+	MARK(lease_extended);
 	ls->named = best;
 	uint64_t until = ls->sent_at[best % LEASE_SENT] + SD_LEASE_NS;
 	bool back = ls->until <= now && until > now;
 	if (until > ls->until)
 		ls->until = until;
-	if (back)
+	if (back && MARKED(lease_back))
 		co_cond_broadcast(&c->changed);
 }
 
@@ -233,7 +235,7 @@ bool cluster_lease(const struct cluster *c)
 	/* Once a shutdown of the cluster was applied no claim is granted until all have stopped. */
 	if (c->s && c->s->status == CLUSTER_SHUTDOWN)
 		return true;
-	return env_now(c->env) < c->lease.until;
+	return env_now(c->env) < c->lease.until || !MARKED(lease_none);
 }
 
 uint64_t cluster_serve_after(const struct cluster *c)
@@ -251,7 +253,7 @@ void lease_applied(struct cluster *c, const struct cs_out *out)
 	}
 	if (ls->silent != c->s->silent) {
 		ls->silent = c->s->silent;
-		if (ls->silent)
+		if (ls->silent && MARKED(lease_claims_wait))
 			ls->serve_after = env_now(c->env) + SD_LEASE_NS + SD_DRIFT_NS;
 		else
 			ls->serve_after = 0;
@@ -262,7 +264,7 @@ void lease_applied(struct cluster *c, const struct cs_out *out)
 		soon(c);
 	}
 	if (out->expel && c->bus && c->conf.driver->expel &&
-	    !inc_same(&out->expelled, &c->self.inc))
+	    !inc_same(&out->expelled, &c->self.inc) && MARKED(lease_expel))
 		c->conf.driver->expel(c->bus, &out->expelled);
 }
 
@@ -280,6 +282,7 @@ static void say_over(struct cluster *c, uint64_t now)
 	if (i == c->s->nr_lobby || !inc_same(&c->s->lobby[i]->j.m.inc, &c->self.inc))
 		return;
 	struct cmd cmd = {.type = CMD_LEASES_OVER, .size = c->s->silent};
+	MARK(lease_over);
 	ls->over_sent_at = now;
 	member_send_cmd(c, &cmd);
 }
@@ -316,6 +319,7 @@ static void judge(struct cluster *c, const struct lease_place *mine)
 			speaker |= sp && inc_same(&sp->j.m.inc, &ls->peers[k].inc);
 		}
 		if (2 * votes > c->view->nr || (2 * votes == c->view->nr && speaker)) {
+			MARK(lease_differs);
 			member_refused(c,
 				       str_printf("The state of the cluster on this node differs "
 						  "from that of the others: it stops, please "
@@ -380,7 +384,7 @@ bool lease_heartbeat(struct cluster *c, const struct incarnation *from, const vo
 	if (!runs(c) || !decode(msg, len, &hb))
 		return true;
 	struct lease_peer *p = find_or_add(c, from);
-	if (!p)
+	if (!p && MARKED(lease_void))
 		return true; /* void */
 	if (hb.number > p->heard)
 		heard(c, p, &hb);
@@ -438,6 +442,7 @@ static void accuse(struct cluster *c, struct lease_peer *p, bool guilty, uint64_
 	    (p->accused_at && p->accused_epoch == epoch && since(p->accused_at, now) < SD_LEASE_NS))
 		return;
 	struct cmd cmd = {.type = CMD_ACCUSE, .target = p->inc, .clean = !guilty, .on = insist};
+	MARK(lease_accuses);
 	p->accused_at = now;
 	p->accused_epoch = epoch;
 	member_send_cmd(c, &cmd);
@@ -458,6 +463,7 @@ static bool run_well(struct cluster *c, uint64_t late, uint64_t now)
 		ls->slack = lag;
 	if (late <= SD_HEARTBEAT_NS && lag <= SD_HEARTBEAT_NS)
 		return true;
+	MARK(lease_late);
 	for (unsigned i = 0; i < ls->nr; i++)
 		if (&ls->peers[i] != self) {
 			ls->peers[i].heard_at = now;

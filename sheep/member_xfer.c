@@ -20,6 +20,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/member_int.h"
+#include "sheep/mark.h"
 
 /* ---- sending ---- */
 
@@ -75,6 +76,7 @@ void xfer_serve(struct cluster *c, const struct incarnation *joiner)
 	if (!l || l->synced || l->refused || !am_speaker(c))
 		return;
 	struct state_msg m = {.kind = STATE_FOR_JOINER, .target = *joiner, .attempt = l->j.attempt};
+	MARK(xfer_serve);
 	cs_encode(c->s, &all);
 	if (all.failed)
 		member_fail_errno(c, "Cannot send the state of the cluster", -ENOMEM);
@@ -106,6 +108,7 @@ void xfer_speak(struct cluster *c)
 			tell_refusal(c, c->s->lobby[i]);
 	if (!best || !inc_same(&best->j.m.inc, &c->self.inc) || c->offer_sent || !c->disk)
 		return;
+	MARK(xfer_offers);
 	struct state_msg m = {.kind = STATE_OFFER, .target = c->self.inc};
 	struct enc all = {0};
 	cs_encode(c->disk, &all);
@@ -219,6 +222,7 @@ static void found(struct cluster *c)
 {
 	struct cs_out out = {0};
 
+	MARK(xfer_found);
 	buffer_clear(c);
 	c->s = TAKE(c->disk, NULL);
 	c->logged = false;
@@ -255,6 +259,7 @@ static void take_over(struct cluster *c)
 	if (r == 0 && (!l || !(l->synced || l->refused))) {
 		/* Who sent it had been expelled before: the group does not know that we have it,
 		 * while others that wait like us think so.  Another incarnation begins anew. */
+		MARK(xfer_from_out);
 		c->again = true;
 		member_fail(c, str_printf("The state of the cluster came from a node that is out"));
 		r = -EAGAIN;
@@ -306,6 +311,8 @@ static void unsynced_view(struct cluster *c, struct event *ev)
 		found(c); /* ~ */
 		return;
 	}
+	if (!first && ev->left)
+		MARK(xfer_rejoin);
 	if (first || ev->left)
 		xfer_join(c);
 	buffer_add(c, ev);
