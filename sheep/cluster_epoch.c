@@ -117,6 +117,8 @@ static struct member member_of(const struct cs *s, const struct lobby *l)
 
 	m.nr_vnodes = 0;
 	m.given_up = cs_given_up(s, &l->j, &m.common_epoch);
+	if (m.given_up)
+		MARK(cs_given_up);
 	return m;
 }
 

@@ -168,7 +168,6 @@ bool cs_given_up(const struct cs *s, const struct join *j, uint32_t *common)
 	bool other = j->key.epoch && (!j->nr_names || best != j->key.epoch);
 	if (!other && !j->given_up)
 		return false;
-	MARK(cs_given_up);
 	*common = best;
 	if (j->given_up && j->common_epoch < best)
 		*common = j->common_epoch;

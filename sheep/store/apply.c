@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 #include <assert.h>
@@ -166,7 +167,7 @@ static co_fn void apply_worker(void *arg)
 		struct live *lv = cds_list_first_entry(&st->frozen, struct live, frozen_node);
 		cds_list_del(&lv->frozen_node);
 		int r = apply_obj(lv); /* ~ */
-		if (r < 0)
+		if (r < 0 && MARKED(st_apply_io))
 			st_fail(st, r);
 	}
 }
@@ -180,7 +181,7 @@ static co_fn void sync_worker(void *arg)
 		cds_list_del(&lv->touched_node);
 		cds_list_add_tail(&lv->touched_node, &st->synced);
 		int r = PLANTED(reuse_early) ? 0 : file_sync(lv); /* ~ touched keeps it */
-		if (r < 0)
+		if (r < 0 && MARKED(st_sync_io))
 			st_fail(st, r);
 	}
 }
@@ -282,6 +283,7 @@ static co_fn int give_back(struct store *st, uint64_t ibytes)
 		r = journal_super(st, vtail, jr->cut_gseq, false); /* ~ */
 	if (r < 0)
 		return r;
+	MARK(st_give_back);
 	jr->vtail = vtail;
 	untouch(st);
 	st->intent_bytes -= ibytes;

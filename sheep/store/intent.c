@@ -13,6 +13,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 #include <assert.h>
@@ -25,6 +26,7 @@ void intents_ready(struct store *st)
 		struct rec *r = cds_list_first_entry(&st->iwait, struct rec, rnode);
 		if (r->ticket > st->jr.durable && !PLANTED(intent_unlogged))
 			return;
+		MARK(st_intent_ready);
 		cds_list_del(&r->rnode);
 		cds_list_add_tail(&r->rnode, &st->ready);
 		co_cond_signal(&st->wcond);
@@ -220,13 +222,13 @@ static co_fn void carry_out(struct store *st, struct rec *r)
 			unsynced_add(lv, r);
 	}
 	co_mutex_unlock(&lv->io);
-	if (later)
+	if (later && MARKED(st_intent_overtaken))
 		err = journal_sync(st, later); /* ~ (J6) */
 	else if (err == 0 && r->durable)
 		err = PLANTED(meta_early) ? 0 : file_sync(lv); /* ~ */
-	if (err < 0)
+	if (err < 0 && MARKED(st_intent_io))
 		st_fail(st, err);
-	else if (r->durable && !later)
+	else if (r->durable && !later && MARKED(st_intent_done))
 		journal_add_done(st, r);
 	finish(r);
 }

@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -293,7 +294,7 @@ static co_fn int group_write(struct store *st, const struct group *g, struct buf
 	uint64_t gap = place + pages > jr->area ? jr->area - place : 0;
 	bool dsync = g->sync && !st->conf.nosync && jr->durable == jr->written;
 
-	if (journal_used(st) + gap + pages > jr->area)
+	if (journal_used(st) + gap + pages > jr->area && MARKED(st_journal_full))
 		return -ENOSPC;
 	group_fill(st, g, hdr);
 	jr->vhead += gap;
@@ -308,7 +309,7 @@ static co_fn int group_write(struct store *st, const struct group *g, struct buf
 	jr->vhead += pages;
 	jr->gseq++;
 	int64_t n = co_io(st->s, &io); /* ~ */
-	if (n >= 0 && (uint64_t)n != pages * BLK)
+	if (n >= 0 && (uint64_t)n != pages * BLK && MARKED(st_journal_short))
 		n = -EIO;
 	if (n >= 0 && g->sync && !dsync && !st->conf.nosync)
 		n = st_sync_file(st, jr->file, ENV_IO_SYNC); /* ~ */
@@ -347,6 +348,8 @@ static void group_done(struct store *st, const struct group *g)
 	waiters_wake(&jr->wait_written, jr->written);
 	if (g->sync || st->conf.nosync)
 		made_durable(st);
+	else
+		MARK(st_cached_group);
 	if (!cds_list_empty(&st->room.waiters))
 		co_cond_broadcast(&st->room);
 	round_poke(st);
@@ -397,7 +400,7 @@ void journal_main(void *arg)
 			while (jr->idle)
 				co_park("journal is empty"); /* ~ */
 		}
-		if (r < 0)
+		if (r < 0 && MARKED(st_journal_io))
 			st_fail(st, r);
 	}
 }

@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -58,6 +59,7 @@ static co_fn int file_read(struct live *lv, uint32_t blk, uint32_t n, uint8_t *d
 		if (chunk_state(lv, blk + i, &crc) == BLK_DATA &&
 		    crc == crc32c(dst + (size_t)i * BLK, BLK))
 			continue;
+		MARK(st_read_bad);
 		*bad = blk + i;
 		return -EILSEQ;
 	}
@@ -75,7 +77,7 @@ static co_fn int below_read(struct live *lv, uint32_t blk, uint32_t nr, uint8_t 
 	switch (chunk_state(lv, blk, &crc)) {
 	case BLK_UNKNOWN: *n = 0; return need_chunks(lv, blk, nr); /* ~ and look again */
 	case BLK_ZERO: memset(dst, 0, BLK); return 0;
-	case BLK_BAD: return -EILSEQ;
+	case BLK_BAD: MARK(st_read_sector); return -EILSEQ;
 	case BLK_DATA: break;
 	}
 	*n = file_run(lv, blk, nr);

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -121,7 +122,7 @@ co_fn int store_replace_data(struct store_replace *r, uint64_t off, struct buf *
 	if (off > r->size || len > r->size - off || off % BLK ||
 	    (len % BLK && off + len != r->size))
 		return -EINVAL;
-	if (!space_floor(r->o->st, len))
+	if (!space_floor(r->o->st, len) && MARKED(st_replace_space))
 		return -ENOSPC;
 	space_took(r->o->st, len);
 	for (uint64_t i = 0; err == 0 && i < whole; i += BLK)
@@ -201,14 +202,14 @@ co_fn int store_replace_commit(struct store_replace *r, struct obj_ver ver)
 
 	if (err == 0)
 		err = only_file(o); /* ~ */
-	if (err < 0) {
+	if (err < 0 && MARKED(st_replace_io)) {
 		store_replace_abort(r); /* ~ */
 		return err;
 	}
 	err = replace_swap(r); /* ~ */
 	if (err == 0)
 		err = dir_sync(st, o->live->dir_need); /* ~ */
-	if (err == 0)
+	if (err == 0 && MARKED(st_replaced))
 		became(o, r->size, r->copies, ver);
 	else
 		st_fail(st, err); /* is it the old one or the new one? */
@@ -218,6 +219,7 @@ co_fn int store_replace_commit(struct store_replace *r, struct obj_ver ver)
 
 co_fn void store_replace_abort(struct store_replace *r)
 {
+	MARK(st_replace_abort);
 	st_name_op(r->o->st, ENV_IO_UNLINK, r->o->st->obj, r->name, NULL, NULL); /* ~ */
 	replace_free(r);							 /* ~ */
 }
@@ -232,7 +234,7 @@ co_fn int store_repair(struct store_obj *o, struct obj_ver ver, uint64_t off, st
 
 	if (!o->exists)
 		return -ENOENT;
-	if (obj_ver_cmp(o->ver, ver))
+	if (obj_ver_cmp(o->ver, ver) && MARKED(st_repair_other))
 		return -ESTALE;
 	if (off % BLK || off > o->size || len > o->size - off ||
 	    (len % BLK && off + len != o->size))
@@ -271,7 +273,7 @@ static co_fn int settle_blocks(struct live *lv)
 			break;
 		enum blk_state s = chunk_state(lv, blk, &crc);
 		uint32_t now = crc32c(b->data, BLK);
-		if (s == BLK_BAD || (s == BLK_DATA && crc != now))
+		if ((s == BLK_BAD || (s == BLK_DATA && crc != now)) && MARKED(st_settle_block))
 			chunk_set(lv, blk, now);
 	}
 	buf_put(b);

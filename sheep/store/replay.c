@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -149,7 +150,7 @@ static co_fn int group_at(struct jscan *s, uint64_t pos, const uint8_t **ret)
 	p = pages(s, pos, h->pages, &r); /* ~ */
 	if (!p)
 		return r;
-	if (!sum_ok(p) || !group_walk(s, p, payload_whole))
+	if ((!sum_ok(p) || !group_walk(s, p, payload_whole)) && MARKED(st_replay_torn))
 		return 0;
 	*ret = p;
 	return 1;
@@ -169,7 +170,7 @@ static co_fn int find_lost(struct jscan *s)
 		p = pages(s, pos, h->pages, &r); /* ~ */
 		if (!p)
 			return r;
-		if (sum_ok(p))
+		if (sum_ok(p) && MARKED(st_replay_lost))
 			return -EILSEQ;
 	}
 	return 0;
@@ -282,7 +283,8 @@ static int take_write(struct store *st, const struct journal_rec *d, const uint3
 	struct store_obj *o = index_find(st, d->oid);
 	bool create = d->flags & F_CREATE;
 
-	if (!create && (!o || !o->exists || o->no_header || o->size != d->size))
+	if (!create && (!o || !o->exists || o->no_header || o->size != d->size) &&
+	    MARKED(st_replay_skips))
 		return 0;
 	if (!o && !(o = index_add(st, d->oid)))
 		return -ENOMEM;
@@ -317,9 +319,18 @@ static bool feed(struct jscan *s, const struct journal_rec *d, const uint32_t *c
 
 	index_saw(st, (struct obj_ver){d->gen, d->seq});
 	switch (d->kind) {
-	case REC_REMOVE: f->err = take_remove(st, d); break;
-	case REC_DONE: take_done(st, d); break;
-	default: f->err = take_write(st, d, crc, f->group + at); break;
+	case REC_REMOVE:
+		MARK(st_replay_remove);
+		f->err = take_remove(st, d);
+		break;
+	case REC_DONE:
+		MARK(st_replay_done);
+		take_done(st, d);
+		break;
+	default:
+		MARK(st_replay_write);
+		f->err = take_write(st, d, crc, f->group + at);
+		break;
 	}
 	return f->err == 0;
 }

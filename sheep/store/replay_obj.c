@@ -11,6 +11,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -79,16 +80,16 @@ static co_fn int torn_block(struct work *w, uint32_t blk, const struct ent *e, c
 	uint32_t old = 0;
 	enum blk_state s = chunk_state(lv, blk, &old);
 
-	if (w->torn_from == w->torn_to)
+	if (w->torn_from == w->torn_to && MARKED(st_torn))
 		w->torn_from = blk;
 	w->torn_to = blk + 1;
-	if (e->flags & ENT_FRESH)
+	if (e->flags & ENT_FRESH && MARKED(st_torn_fresh))
 		w->drop = true;
 	if (before && crc == before->crc) {
 		chunk_set(lv, blk, crc);
 		return 0;
 	}
-	if (before && !(before->flags & ENT_INPLACE))
+	if (before && !(before->flags & ENT_INPLACE) && MARKED(st_torn_restore))
 		return restore_block(w, blk, before); /* ~ */
 	if (!before && lv->cur.base == BASE_ZERO)
 		return restore_block(w, blk, NULL); /* ~ */

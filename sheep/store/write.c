@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -27,7 +28,7 @@ struct plan {
 static int plan_make(const struct store_obj *o, const struct store_write *w, struct plan *p)
 {
 	*p = (struct plan){.size = w->create ? w->size : o->size};
-	if (!w->create && !o->exists)
+	if (!w->create && !o->exists && MARKED(st_write_absent))
 		return -ENOENT;
 	if (!p->size || p->size > OBJ_SIZE_MAX || w->off > p->size || w->len > p->size - w->off)
 		return -EINVAL;
@@ -67,6 +68,7 @@ static co_fn int take_room(struct store *st, struct store_write *w, uint32_t pag
 	if (pages > st->jr.area / 4)
 		return -EFBIG;
 	while (!st->failed && !room_for(st, pages)) {
+		MARK(st_no_journal_room);
 		st->room_short = st->room_short || st->mem < MEM_MAX;
 		round_poke(st);
 		co_cond_wait(&st->room, "room in the journal"); /* ~ */
@@ -136,19 +138,19 @@ co_fn int store_prepare(struct store_obj *o, struct store_write *w)
 	w->resv = 0;
 	w->error = 0;
 	w->no_room = false;
-	if (st->failed)
+	if (st->failed && MARKED(st_prepare_failed))
 		return -EIO;
 	int r = plan_make(o, w, &p);
 	if (r == 0 && !space_floor(st, w->len) &&
-	    (w->create || store_allocates(o, w->off, w->len))) /* ~ */
+	    (w->create || store_allocates(o, w->off, w->len)) && MARKED(st_no_space)) /* ~ */
 		r = -ENOSPC;
 	if (r == 0)
 		r = take_room(st, w, plan_pages(&p)); /* ~ */
-	if (r == 0 && p.nr && p.image)
+	if (r == 0 && p.nr && p.image && MARKED(st_image))
 		r = make_image(lv, w, &p); /* ~ */
 	else if (r == 0 && p.nr && p.tail)
 		r = make_tail(lv, w, &p); /* ~ */
-	if (r < 0)
+	if (r < 0 && MARKED(st_prepare_undone))
 		store_abandon(w);
 	return r;
 }
@@ -270,6 +272,7 @@ static void intent_add(struct live *lv, struct rec *r)
 	struct store *st = lv->st;
 
 	intent_stack(lv, r);
+	MARK(st_intent);
 	r->lv = lv;
 	lv->pins++;
 	cds_list_add_tail(&r->onode, &lv->intents);
@@ -329,7 +332,7 @@ int store_queue(struct store_obj *o, struct store_write *w)
 		err = -EINVAL;
 	if (err == 0)
 		err = queue_alloc(lv, w, &p, &fresh, &r);
-	if (err < 0) {
+	if (err < 0 && MARKED(st_queue_failed)) {
 		store_abandon(w);
 		return err;
 	}
@@ -363,7 +366,7 @@ int store_queue_remove(struct store_obj *o, struct store_write *w)
 	w->resv = 0;
 	if (st->failed)
 		return -EIO;
-	if (!o->exists)
+	if (!o->exists && MARKED(st_remove_absent))
 		return -ENOENT;
 	struct rec *r = rec_new(st, 0);
 	if (!r)
@@ -371,6 +374,7 @@ int store_queue_remove(struct store_obj *o, struct store_write *w)
 	r->ticket = ++st->jr.queued;
 	r->oid = o->oid;
 	r->ver = w->ver;
+	MARK(st_remove);
 	r->kind = REC_REMOVE;
 	r->durable = w->durable;
 	layer_clear(st, &lv->cur);
