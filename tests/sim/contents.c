@@ -20,7 +20,7 @@ struct row { /* one copy of one object */
 	struct obj_ver ver;
 	unsigned node;
 	uint8_t copies;
-	bool in_sync;
+	bool in_sync, marked;
 	int error;
 };
 
@@ -89,6 +89,7 @@ static void reader_co(void *arg)
 	struct sheep *sh = rd->n->sh;
 	struct obj_info info[LIST_PART];
 	uint64_t h = 0, oid = 0;
+	struct sync *marks = marks_load(rd->n); /* ~ */
 	bool cont = false;
 	unsigned n;
 
@@ -101,6 +102,7 @@ static void reader_co(void *arg)
 					  .size = info[i].size,
 					  .copies = info[i].copies};
 			row.in_sync = sync_is(sh, sync_epoch(sh), row.oid, row.copies);
+			row.marked = marks_have(marks, row.oid, row.copies, sync_epoch(sh));
 			row.error = read_object(sh, o, &row); /* ~ */
 			store_put(o);
 			row_add(rd->c, &row);
@@ -109,6 +111,7 @@ static void reader_co(void *arg)
 		oid = info[n - 1].oid;
 		cont = true;
 	}
+	marks_free(marks);
 	rd->c->left--;
 }
 
@@ -149,6 +152,11 @@ static void check_object(struct contents *c, struct node *nodes, const struct ro
 	for (size_t i = 0; i < nr; i++) {
 		if (!row[i].in_sync)
 			world_fail(c->w, "contents: object %016" PRIx64 " is not in sync on %s",
+				   row->oid, nodes[row[i].node].name);
+		else if (!row[i].marked)
+			world_fail(c->w,
+				   "contents: object %016" PRIx64 " is in sync on %s, and its disk "
+				   "does not say so (I5)",
 				   row->oid, nodes[row[i].node].name);
 		if (row[i].error)
 			world_fail(c->w, "contents: object %016" PRIx64 " cannot be read on %s: %s",

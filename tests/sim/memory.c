@@ -39,6 +39,11 @@ void memory_world_only(struct world *w)
 	the_world = w;
 }
 
+struct proc *sim_running(void)
+{
+	return the_world ? the_world->running : NULL;
+}
+
 static void *block_new(size_t align, size_t n)
 {
 	struct proc *p = the_world ? the_world->running : NULL;

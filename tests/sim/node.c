@@ -71,6 +71,7 @@ static void daemon_ended(struct event *ev)
 	w->running = n->p;
 	co_sched_free(sh->sched);
 	log_close(sh->log);
+	n->p->sheep = NULL;
 	free(sh);
 	w->running = NULL;
 	n->sh = NULL;
@@ -112,7 +113,7 @@ static void daemon_main(void *arg)
 	struct sheep *sh = calloc(1, sizeof(*sh));
 
 	assert(sh);
-	n->sh = sh;
+	n->sh = n->p->sheep = sh;
 	sh->conf = &n->conf;
 	sh->env = &n->p->env;
 	sh->sched = co_sched_new(sh->env, COROUTINES);

@@ -196,4 +196,11 @@ void task_opened(struct client *c, uint64_t start);
 /* What it had in flight will not be answered. */
 void task_dropped(struct client *c);
 
+/* invariants.c: what the file `sync` of a node says, loaded anew (I5); in a coroutine of the node.
+ */
+struct sync;
+struct sync *marks_load(struct node *n);
+bool marks_have(const struct sync *t, uint64_t oid, uint8_t copies, uint32_t epoch);
+void marks_free(struct sync *t);
+
 #endif

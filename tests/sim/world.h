@@ -155,6 +155,7 @@ struct proc {
 	char name[24];
 	uint32_t ip;	       /* 10.0.0.x */
 	struct sim_disk *disk; /* NULL: a client */
+	struct sheep *sheep;   /* a daemon's, once it runs */
 	uint8_t boot_id[16];
 	bool paused, dead, power_lost;
 	struct sim_clock *clock, own; /* its machine's; a client has its own */
@@ -200,6 +201,8 @@ void disk_set_full(struct sim_disk *d, bool full);
 /* Flips one synced bit; false: nothing to rot, or one is rotten already.  disk_unrot() ends it. */
 bool disk_rot(struct sim_disk *d, struct prng *r);
 void disk_unrot(struct sim_disk *d);
+/* Are all files of that name durable, with all that was written to them?  (invariants.c) */
+bool disk_durable(const struct sim_disk *d, const char *name);
 
 /* ---- network (net.c) ---- */
 
@@ -248,6 +251,8 @@ void sim_sock_close(struct env_sock *s, bool reset);
  */
 
 void memory_world_only(struct world *w); /* whose `running` says who allocates */
+/* Whose code runs now; NULL: the world's. */
+struct proc *sim_running(void);
 void memory_drop(struct proc *p);
 
 #endif
