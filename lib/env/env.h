@@ -141,7 +141,7 @@ struct env {
 
 /* ---- inline fronts: what every caller uses ---- */
 
-/* Monotonic time in nanoseconds; never goes back. */
+/* Monotonic time in nanoseconds; never goes back, goes on while the machine is suspended. */
 static inline uint64_t env_now(struct env *e)
 {
 	return e->ops->now(e);

@@ -99,9 +99,10 @@ static uint64_t clock_ns(clockid_t id)
 	return (uint64_t)ts.tv_sec * NSEC + (uint64_t)ts.tv_nsec;
 }
 
+/* It goes on while the machine is suspended: a lease must not outlive that (DESIGN 4.4). */
 uint64_t env_linux_now(struct env *e)
 {
-	return clock_ns(CLOCK_MONOTONIC);
+	return clock_ns(CLOCK_BOOTTIME);
 }
 
 static uint64_t env_linux_wall(struct env *e)
@@ -298,7 +299,7 @@ static void env_linux_defer_del(struct env *e, struct env_defer *d)
 	cds_list_del(&d->node);
 }
 
-/* Off by up to a tick (4 ms), for a quarter of the price. */
+/* For differences within a turn.  Off by up to a tick (4 ms), for a quarter of the price. */
 static uint64_t now_coarse(void)
 {
 	return clock_ns(CLOCK_MONOTONIC_COARSE);
@@ -446,7 +447,7 @@ static int nest_start(struct env_linux *l)
 	int r = src_add_eventfd(l, &l->kick, on_kick, l);
 	if (r < 0)
 		return r;
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	int fd = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
 	r = fd < 0 ? -errno : 0;
 	if (r == 0) {
 		l->tick = (struct ev_src){.fn = on_tick, .owner = l, .fd = fd};

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/base/util.h"
@@ -30,6 +31,12 @@ static void clocks(void **state)
 	uint8_t a[16], b[16], zero[16] = {0};
 	uint64_t t = env_now(env);
 	assert_true(env_now(env) >= t);
+	/* suspends count: it is another one than CLOCK_MONOTONIC after a suspend, or under unshare
+	 * -T --boottime */
+	struct timespec ts;
+	assert_int_equal(clock_gettime(CLOCK_BOOTTIME, &ts), 0);
+	uint64_t boot = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	assert_true(boot >= t && boot <= env_now(env));
 	assert_true(env_wall(env) > 1700000000ull * 1000 * MSEC);
 	assert_true(env_random64(env) != env_random64(env));
 	env_boot_id(env, a);
