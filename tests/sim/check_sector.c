@@ -179,6 +179,30 @@ static bool add_reads(const struct sector *s, struct life *l)
 
 /* ---- one life ---- */
 
+/* DESIGN I1, the exception: in flight together and resent after a fault. */
+static bool may_alternate(const struct zone *a, const struct zone *b)
+{
+	return a->w && b->w && (a->w->resent || b->w->resent) && a->w->start < b->w->end &&
+	       b->w->start < a->w->end;
+}
+
+/* The last of @z[0..k) that begins after @end and may not have been done again, in part, by one of
+ * the first @nr_zeros writes of zeros. */
+static const struct zone *zeros_gone(const struct life *l, size_t nr_zeros, uint64_t end,
+				     const struct zone *z, size_t k)
+{
+	const struct zone *last = NULL;
+
+	for (size_t i = 0; i < k; i++) {
+		bool may = z[i].max_start <= end || (last && z[i].max_start <= last->max_start);
+		for (size_t j = 0; !may && j < nr_zeros; j++)
+			may = may_alternate(&z[i], &l->zeros[j]);
+		if (!may)
+			last = &z[i];
+	}
+	return last;
+}
+
 /* A read of zeros fits if some write of zeros that began before its end need not be overwritten
  * before its begin.  @z by min_end. */
 static bool zero_reads_fit(const struct sector *s, struct life *l, const struct zone *z, size_t nr)
@@ -209,10 +233,9 @@ static bool zero_reads_fit(const struct sector *s, struct life *l, const struct 
 		if (zi && end[zi] >= newest[k])
 			continue;
 		struct zone seen = {.min_end = r->end, .max_start = r->start};
-		const struct zone *last = NULL;
-		for (size_t j = 0; j < k; j++)
-			if (z[j].max_start == newest[k])
-				last = &z[j];
+		const struct zone *last = zeros_gone(l, zi, zi ? end[zi] : 0, z, k);
+		if (zi && !last)
+			continue;
 		if (newest[k] > l->lo)
 			ok = fail(s, "a read of zeros after a write", &seen, last);
 		else if (l->survivor_known && l->survivor)
@@ -225,13 +248,6 @@ static bool zero_reads_fit(const struct sector *s, struct life *l, const struct 
 	free(newest);
 	free(end);
 	return ok;
-}
-
-/* DESIGN I1, the exception: in flight together and resent after a fault. */
-static bool may_alternate(const struct zone *a, const struct zone *b)
-{
-	return a->w && b->w && (a->w->resent || b->w->resent) && a->w->start < b->w->end &&
-	       b->w->start < a->w->end;
 }
 
 /* Must each of two come before the other?  @z by min_end: the forward ones (first end before last

@@ -11,6 +11,7 @@
 #define event cluster_event
 #include "sheep/member_int.h"
 #undef event
+#include "sheep/sheep.h"
 #include "tests/sim/world.h"
 
 #include <assert.h>
@@ -30,6 +31,7 @@ struct place {
 struct order {
 	struct place *places;
 	size_t nr, cap; /* cap: a power of two */
+	uint64_t max;	/* position */
 };
 
 void __real_lease_applied(struct cluster *c, const struct cs_out *out);
@@ -58,6 +60,38 @@ static void order_grow(struct order *o)
 	free(old.places);
 }
 
+/* The first that is live again: what was applied and not durable anywhere when all went is gone,
+ * and its place in the log is taken again. */
+static void forget_from(struct order *o, uint64_t pos)
+{
+	struct order old = *o;
+
+	if (o->max < pos)
+		return;
+	o->places = calloc(o->cap, sizeof(*o->places));
+	assert(o->places);
+	o->nr = 0;
+	o->max = 0;
+	for (size_t i = 0; i < old.cap; i++) {
+		const struct place *pl = &old.places[i];
+		if (!pl->used || pl->pos >= pos)
+			continue;
+		*place_at(o, pl->forces, pl->pos) = *pl;
+		o->nr++;
+		o->max = pl->pos > o->max ? pl->pos : o->max;
+	}
+	free(old.places);
+}
+
+static bool other_live(const struct world *w, const struct proc *self)
+{
+	for (const struct proc *p = w->procs; p; p = p->next)
+		if (p != self && !p->dead && p->sheep && p->sheep->cluster &&
+		    p->sheep->cluster->s && p->sheep->cluster->s->live)
+			return true;
+	return false;
+}
+
 static uint64_t state_hash(const struct cs *s)
 {
 	struct enc e = {0};
@@ -80,16 +114,20 @@ static uint64_t state_hash(const struct cs *s)
 	return h;
 }
 
-static void compare(struct world *w, const struct proc *p, const struct cs *s)
+static void compare(struct world *w, struct proc *p, const struct cs *s)
 {
 	if (!w->order) {
 		w->order = calloc(1, sizeof(*w->order));
 		assert(w->order);
 	}
+	if (!p->ordered && !other_live(w, p))
+		forget_from(w->order, s->pos);
 	if (2 * w->order->nr >= w->order->cap)
 		order_grow(w->order);
 	struct place *pl = place_at(w->order, s->forces, s->pos);
 	uint64_t h = state_hash(s);
+	p->ordered = true;
+	w->order->max = s->pos > w->order->max ? s->pos : w->order->max;
 	if (!pl->used) {
 		*pl = (struct place){s->pos, h, s->forces, true, ""};
 		snprintf(pl->name, sizeof(pl->name), "%s", p->name);

@@ -158,6 +158,7 @@ struct proc {
 	struct sheep *sheep;   /* a daemon's, once it runs */
 	uint8_t boot_id[16];
 	bool paused, dead, power_lost;
+	bool ordered;		      /* its live state was compared: order.c */
 	struct sim_clock *clock, own; /* its machine's; a client has its own */
 	struct pevent turn;	      /* its deferred calls run */
 	struct cds_list_head defers;

@@ -130,6 +130,12 @@ static void several_clients(void **state)
 	is("w1@1!:1-9 w2@2!:2-8 w3@3:10-11 r1:12-13", "within the life");
 	is("w1@1:1-2 r1:3-4 w2@2!:5-9 r2:6-7 r1:8-10",
 	   "within the life"); /* back to what was settled */
+	/* the same with zeros */
+	is("w1@1!:1-20 w0@2:2-10 r1:3-4 r0:11-12 r1:13-14 r0:15-16", NULL);
+	is("w1@1!:1-20 w0@2:2-10 r1:3-4 r0:11-12 r1:13-14 w2@2:21-22 r0:23-24",
+	   "zeros after a write");
+	is("w1@1:1-20 w0@2:2-10 r1:3-4 r0:11-12 r1:13-14 r0:15-16", "zeros after a write");
+	is("w1@1!:1-9 w0@2!:10-12 r0:13-14 r1:15-16 r0:17-18", "zeros after a write");
 }
 
 static void cuts(void **state)
