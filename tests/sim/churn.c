@@ -20,7 +20,6 @@ struct churn { /* what is known of each name; outlives the client's process */
 				 * was asked for may still be done */
 	uint64_t value[NAMES];	/* written to both of its objects, */
 	bool doubt[NAMES];	/* perhaps in part */
-	uint64_t nr_created, nr_deleted;
 };
 
 struct churn *churn_new(void)
@@ -104,7 +103,7 @@ static void create(struct client *c, struct sd_cluster *sd, unsigned i)
 	if (passes(e) || !fine(c, "create", i, e))
 		return;
 	ch->state[i] = THERE;
-	ch->nr_created++;
+	c->did[WORK_CREATE]++;
 }
 
 static void delete (struct client *c, struct sd_cluster *sd, unsigned i)
@@ -117,7 +116,7 @@ static void delete (struct client *c, struct sd_cluster *sd, unsigned i)
 	if (passes(e) || !fine(c, "deletion", i, e))
 		return;
 	ch->state[i] = GONE;
-	ch->nr_deleted++;
+	c->did[WORK_DELETE]++;
 	story(c->w, "%s > has deleted t%u", c->name, i);
 }
 
@@ -164,7 +163,6 @@ static void one(struct client *c, struct sd_cluster *sd, unsigned i)
 		fine(c, "close", i, e);
 	if (!c->w->failed && !c->stop && prng_chance(r, 1, 3))
 		delete (c, sd, i);
-	c->nr_ops += 3;
 }
 
 void churn_run(struct client *c)
@@ -180,7 +178,7 @@ void churn_run(struct client *c)
 	if (c->w->failed)
 		return;
 	story(c->w, "%s > has created %llu volumes and deleted %llu", c->name,
-	      (unsigned long long)c->churn->nr_created, (unsigned long long)c->churn->nr_deleted);
+	      (unsigned long long)c->did[WORK_CREATE], (unsigned long long)c->did[WORK_DELETE]);
 	sd_cluster_close(sd);
 	c->finished = true;
 }

@@ -184,7 +184,7 @@ static void move(struct client *c)
 			return;
 		close_volume(c);
 		c->gateway += (unsigned)prng_in(r, 1, c->shape->nr_nodes - 1);
-		c->nr_moves++;
+		c->did[WORK_MOVE]++;
 		story(c->w, "%s > moves %s to another gateway", c->name, c->vol->name);
 		open_volume(c);
 	}
@@ -201,6 +201,7 @@ static void grow(struct client *c)
 		if (!e) {
 			story(c->w, "%s > %s has %u objects now", c->name, v->name, to);
 			v->nr_objects = to;
+			c->did[WORK_GROW]++;
 		} else if (!client_waits(e)) {
 			world_fail(c->w, "%s: resize: %s", c->name, sd_strerror(e));
 		}

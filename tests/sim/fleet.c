@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-const char *const client_kinds[] = {
+const char *const client_kinds[CLIENT_NR] = {
 	[CLIENT_OWN] = "its own volume",	 [CLIENT_SHARED] = "a shared volume",
 	[CLIENT_MOVING] = "a volume that moves", [CLIENT_OLD] = "the old protocol",
 	[CLIENT_CHURN] = "creates and deletes",

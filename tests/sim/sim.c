@@ -2,6 +2,7 @@
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
  *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--marks]
+ *       [--table]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
  * be the same.  --log (of one seed) tells the story.  --scenario plays a story of stage.h instead,
@@ -14,6 +15,7 @@
 #include "tests/sim/marks.h"
 #include "tests/sim/run.h"
 #include "tests/sim/stage.h"
+#include "tests/sim/totals.h"
 
 #include <assert.h>
 #include <getopt.h>
@@ -21,7 +23,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,7 +36,7 @@ struct options {
 	bool first; /* one failure is enough */
 	unsigned jobs;
 	const struct scenario *scenario; /* NULL: a random run */
-	bool all_scenarios, marks;
+	bool all_scenarios, marks, table;
 };
 
 #define MARKS_SCENARIO_SEEDS 4u /* --marks: of each scenario */
@@ -63,33 +64,6 @@ static bool plant(const char *name)
 	return false;
 }
 
-struct totals { /* of all seeds; shared with the children */
-	uint64_t passed, failed, ops, ns, faults[FAULT_NR];
-	uint64_t nr; /* seeds that are in: */
-	struct seed_totals {
-		uint32_t ops, faults, ms, cpu_us;
-	} seed[];
-};
-
-static size_t totals_size(const struct options *o)
-{
-	/* Some are run twice, scenarios are not counted here. */
-	return sizeof(struct totals) + 2 * o->count * sizeof(struct seed_totals);
-}
-
-static void sum_up(struct run *r, struct totals *sum, struct seed_totals *st)
-{
-	for (unsigned i = 0; i < FAULT_NR; i++) {
-		st->faults += (uint32_t)r->w.faults[i];
-		__atomic_add_fetch(&sum->faults[i], r->w.faults[i], __ATOMIC_RELAXED);
-	}
-	st->ms = (uint32_t)(r->w.now / MS);
-	st->cpu_us = (uint32_t)((uint64_t)clock() * 1000000 / CLOCKS_PER_SEC) - st->cpu_us;
-	__atomic_add_fetch(&sum->ops, st->ops, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&sum->ns, r->w.now, __ATOMIC_RELAXED);
-	sum->seed[__atomic_fetch_add(&sum->nr, 1, __ATOMIC_RELAXED)] = *st;
-}
-
 /* What went wrong in it, and how to see it again. */
 static void print_failure(const struct run *r)
 {
@@ -101,14 +75,19 @@ static void print_failure(const struct run *r)
 	       r->w.seed, (double)(r->w.now - 1) / 1e9);
 }
 
+static uint32_t cpu_now(void)
+{
+	return (uint32_t)((uint64_t)clock() * 1000000 / CLOCKS_PER_SEC);
+}
+
 static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, uint64_t *hash)
 {
 	struct run *r = calloc(1, sizeof(*r));
-	struct seed_totals st = {0};
+	uint32_t cpu_us = cpu_now();
+	struct seed_totals st;
 	uint64_t longest = 0;
 
 	assert(r);
-	st.cpu_us = (uint32_t)((uint64_t)clock() * 1000000 / CLOCKS_PER_SEC);
 	world_init(&r->w, seed);
 	memory_world_only(&r->w);
 	r->w.story = o->log ? stdout : NULL;
@@ -117,17 +96,15 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 	r->w.bus = bus_new(&r->w);
 	draw_shape(r);
 	phases(r);
-	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
-		st.ops += (uint32_t)r->client[i].nr_ops;
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
 		if (r->client[i].longest > longest)
 			longest = r->client[i].longest;
-	}
 	fleet_done(r);
 	admin_end(r);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		if (r->node[i].w)
 			node_done(&r->node[i]);
-	sum_up(r, sum, &st);
+	totals_add(sum, r, cpu_now() - cpu_us, &st);
 	if (!o->quiet || r->w.failed)
 		printf("seed %" PRIu64 " %s hash %016" PRIx64
 		       ": %u ops, %u faults, %.1f s, %" PRIu64 " events, longest op %.1f s%s%s\n",
@@ -168,7 +145,7 @@ static int one_scenario(const struct options *o, uint64_t seed, struct totals *s
 		       o->scenario->name, seed, w.failed ? "FAILED" : "ok", w.hash,
 		       (double)w.now / 1e9, w.failed ? ": " : "", w.why);
 	fflush(stdout);
-	__atomic_add_fetch(&sum->ops, s->nr_steps, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&sum->steps, s->nr_steps, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&sum->ns, w.now, __ATOMIC_RELAXED);
 	*hash = w.hash;
 	int status = w.failed;
@@ -265,48 +242,6 @@ static void many(const struct options *o, struct totals *sum)
 	}
 }
 
-static int cmp_u32(const void *a, const void *b)
-{
-	const uint32_t *x = a, *y = b;
-
-	return *x < *y ? -1 : *x > *y;
-}
-
-/* Of one column of the seeds' totals. */
-static uint32_t median(const struct totals *sum, size_t column)
-{
-	uint32_t *v = calloc(sum->nr, sizeof(*v));
-
-	assert(v);
-	for (uint64_t i = 0; i < sum->nr; i++)
-		memcpy(&v[i], (const uint8_t *)&sum->seed[i] + column, sizeof(*v));
-	qsort(v, sum->nr, sizeof(*v), cmp_u32);
-	uint32_t m = v[sum->nr / 2];
-	free(v);
-	return m;
-}
-
-static void print_totals(const struct totals *sum)
-{
-	uint64_t cpu_us = 0;
-
-	printf("%" PRIu64 " operations, %.0f simulated seconds; faults:", sum->ops,
-	       (double)sum->ns / 1e9);
-	for (unsigned i = 0; i < FAULT_NR; i++)
-		if (sum->faults[i])
-			printf(" %s %" PRIu64 ",", fault_names[i], sum->faults[i]);
-	for (uint64_t i = 0; i < sum->nr; i++)
-		cpu_us += sum->seed[i].cpu_us;
-	if (sum->nr)
-		printf("\nmedian seed: %u operations, %u faults, %.1f simulated seconds; "
-		       "a seed costs %.2f s of CPU",
-		       median(sum, offsetof(struct seed_totals, ops)),
-		       median(sum, offsetof(struct seed_totals, faults)),
-		       median(sum, offsetof(struct seed_totals, ms)) / 1e3,
-		       (double)cpu_us / 1e6 / (double)sum->nr);
-	printf("\n%" PRIu64 " passed, %" PRIu64 " failed\n", sum->passed, sum->failed);
-}
-
 /* --scenario NAME, all or list. */
 static bool find_scenario(struct options *o, const char *name)
 {
@@ -329,11 +264,11 @@ static bool find_scenario(struct options *o, const char *name)
 static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option options[] = {
-		{"seed", 1, NULL, 's'},	 {"count", 1, NULL, 'c'},     {"log", 0, NULL, 'l'},
-		{"until", 1, NULL, 'u'}, {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
-		{"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},     {"plant", 1, NULL, 'p'},
-		{"first", 0, NULL, 'f'}, {"marks", 0, NULL, 'm'},     {"scenario", 1, NULL, 'S'},
-		{NULL, 0, NULL, 0}};
+		{"seed", 1, NULL, 's'},	    {"count", 1, NULL, 'c'},	 {"log", 0, NULL, 'l'},
+		{"until", 1, NULL, 'u'},    {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
+		{"jobs", 1, NULL, 'j'},	    {"quiet", 0, NULL, 'q'},	 {"plant", 1, NULL, 'p'},
+		{"first", 0, NULL, 'f'},    {"marks", 0, NULL, 'm'},	 {"table", 0, NULL, 'T'},
+		{"scenario", 1, NULL, 'S'}, {NULL, 0, NULL, 0}};
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -346,6 +281,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 't': o->twice = true; break;
 		case 'j': o->jobs = (unsigned)atoi(optarg); break;
 		case 'q': o->quiet = true; break;
+		case 'T': o->table = true; break;
 		case 'f': o->first = true; break;
 		case 'm':
 			if (!marks_start())
@@ -380,9 +316,8 @@ int main(int argc, char **argv)
 	uint64_t hash;
 	if (!parse(argc, argv, &o))
 		return 64;
-	struct totals *sum = mmap(NULL, totals_size(&o), PROT_READ | PROT_WRITE,
-				  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	assert(sum != MAP_FAILED);
+	/* Some are run twice, scenarios are not counted here. */
+	struct totals *sum = totals_new(2 * o.count);
 	if (o.count == 1 && !o.twice && !o.all_scenarios && !o.marks) {
 		o.quiet = false;
 		return one(&o, o.seed, sum, &hash);
@@ -395,6 +330,6 @@ int main(int argc, char **argv)
 	else
 		many(&o, sum);
 	bool as_listed = !o.marks || marks_report(o.count, sum->faults);
-	print_totals(sum);
+	totals_print(sum, o.table);
 	return sum->failed || !as_listed;
 }

@@ -121,8 +121,23 @@ enum client_kind {
 	CLIENT_MOVING, /* closes its volume and opens it through another gateway */
 	CLIENT_OLD,    /* the protocol of QEMU up to 6.0 and tgt: no sessions, one gateway */
 	CLIENT_CHURN,  /* creates and deletes volumes */
+	CLIENT_NR
 };
-extern const char *const client_kinds[];
+extern const char *const client_kinds[CLIENT_NR];
+
+enum work_kind { /* the first four go through the history */
+		 WORK_READ,
+		 WORK_WRITE,
+		 WORK_DISCARD,
+		 WORK_FLUSH,
+		 WORK_OPEN,
+		 WORK_MOVE,
+		 WORK_GROW,
+		 WORK_CREATE,
+		 WORK_DELETE,
+		 WORK_NR
+};
+extern const char *const work_names[WORK_NR];
 
 struct sd_cluster;
 struct sd_vdi;
@@ -147,7 +162,7 @@ struct client {
 	bool cached, stop, finished;
 	unsigned writes; /* of 100 operations */
 	uint64_t mood_until, move_at, grow_at;
-	uint64_t nr_ops, nr_moves, longest;
+	uint64_t did[WORK_NR], longest;
 };
 
 void client_start(struct client *c);
@@ -172,7 +187,7 @@ struct churn *churn_new(void); /* what outlives the process of a CLIENT_CHURN; f
 
 struct work {
 	struct client *c;
-	enum { WORK_READ, WORK_WRITE, WORK_DISCARD, WORK_FLUSH } kind;
+	enum work_kind kind;
 	unsigned first, nr; /* sectors of the volume */
 	uint64_t value, start;
 	uint64_t breaks, session; /* of the world's connections, of the client */

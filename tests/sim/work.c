@@ -12,7 +12,8 @@
 
 #define BIG ((128u << 10) / SECTOR) /* an intent in the store */
 
-static const char *const kinds[] = {"read", "write", "discard", "flush"};
+const char *const work_names[WORK_NR] = {"read", "write", "discard", "flush", "open",
+					 "move", "grow",  "create",  "delete"};
 
 void task_stamp(const struct work *k, uint8_t *buf)
 {
@@ -142,11 +143,12 @@ void task_end(struct work *k, const uint8_t *buf, int err)
 
 	c->w->running = NULL;
 	c->in_flight--;
-	c->nr_ops++;
+	if (!err)
+		c->did[k->kind]++;
 	if (c->w->now - k->start > c->longest)
 		c->longest = c->w->now - k->start;
 	if (err && err != -ECANCELED && !allowed(k, err))
-		world_fail(c->w, "%s: %s of sectors %u+%u failed: %s", c->name, kinds[k->kind],
+		world_fail(c->w, "%s: %s of sectors %u+%u failed: %s", c->name, work_names[k->kind],
 			   k->first, k->nr, sd_strerror(err));
 	else if (k->kind == WORK_READ && !err)
 		saw(k, buf);
@@ -180,6 +182,7 @@ void task_opened(struct client *c, uint64_t start)
 	c->w->running = NULL;
 	history_open(c->vol->h, start, c->w->now);
 	c->w->running = before;
+	c->did[WORK_OPEN]++;
 	story(c->w, "%s > has opened %s", c->name, c->vol->name);
 }
 
