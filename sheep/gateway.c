@@ -9,6 +9,7 @@
 
 #include "sheep/gateway_int.h"
 #include "sheep/mark.h"
+#include "sheep/plant.h"
 
 /* ---- requests inside ---- */
 
@@ -91,7 +92,7 @@ static int op_answer(struct gw_op *op, int res)
 {
 	struct gateway *gw = op->gw;
 
-	while (res >= 0 && !op->final && !cluster_lease(gw->sh->cluster)) {
+	while (res >= 0 && !op->final && !PLANTED(no_lease) && !cluster_lease(gw->sh->cluster)) {
 		MARK(gw_lease_held);
 		op->sent = false; /* it is done */
 		if (op_over(op) && MARKED(gw_lease_void))
@@ -131,8 +132,9 @@ static int data_read(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 		if (!buf && MARKED(gw_read_nomem))
 			return SD_RES_NO_MEM;
 	}
-	co_range_lock(&o->ranges, &lock, off, n, false); /* ~ writes in flight first */
-	int res = obj_ready(op, o);			 /* ~ */
+	/* writes in flight first */
+	co_range_lock(&o->ranges, &lock, off, PLANTED(read_inflight) ? 0 : n, false); /* ~ */
+	int res = obj_ready(op, o);						      /* ~ */
 	if (!res && !o->exists && MARKED(gw_read_absent))
 		res = SD_RES_NO_OBJ;
 	if (!res && n)

@@ -24,6 +24,7 @@
 #include "lib/base/util.h"
 #include "sheep/member_int.h"
 #include "sheep/mark.h"
+#include "sheep/plant.h"
 
 struct heartbeat {
 	uint64_t number;
@@ -259,6 +260,8 @@ void lease_applied(struct cluster *c, const struct cs_out *out)
 			ls->serve_after = 0;
 		co_cond_broadcast(&c->changed);
 	}
+	if (PLANTED(lease_one) && out->epoch && !out->silent)
+		ls->serve_after = 0; /* the last one died for certain */
 	if (out->epoch) {
 		ls->idx_epoch = 0; /* a format begins to count anew */
 		soon(c);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sheep/peer_int.h"
+#include "sheep/plant.h"
 
 /* ---- memory ---- */
 
@@ -552,7 +553,7 @@ uint32_t peer_accept(struct sheep *sh, struct env_sock *sock, const struct net_a
 	if (!conn)
 		return SD_RES_NO_MEM;
 	void_older(p, &inc);
-	if (peer->in[conn->ch])
+	if (peer->in[conn->ch] && !PLANTED(tomb_none)) /* B13 */
 		conn_close(peer->in[conn->ch]);
 	peer->in_nr[conn->ch] = hello->conn_nr;
 	peer->in[conn->ch] = conn;

@@ -11,13 +11,16 @@
 	X(read_unsynced)     /* an object in todo is read */                                       \
 	X(trust_higher)	     /* a higher version is kept although another one is in sync */        \
 	X(trust_equal)	     /* an equal version of somebody not in sync will do */                \
-	X(recon_all)	     /* the highest version of all, in sync last or not */                 \
+	X(recon_all)	     /* a takeover counts replicas that are not in sync */                 \
+	X(read_inflight)     /* a read does not wait for writes in flight */                       \
+	X(no_lease)	     /* an answer without a lease */                                       \
+	X(lease_one)	     /* only the newest view says whether somebody fell silent */          \
 	X(resend_unanswered) /* a new view does not void answers */                                \
 	X(done_unsynced)     /* an object in todo answers a write as done */                       \
 	X(plan_replaced)     /* a new view shortens todo */                                        \
 	X(pull_any_epoch)    /* the source of a pull may be in another epoch */                    \
 	X(pull_notag)	     /* what was pulled in an older epoch is stored */                     \
-	X(first_come)	     /* nobody in sync: whoever answers is believed */                     \
+	X(first_come)	     /* nobody in sync: only the ring is asked     */                      \
 	X(x_take)	     /* a takeover asks only the replicas in sync */                       \
 	X(no_recheck)	     /* a yield between the check and the journal's queue */               \
 	X(no_wait_absent)    /* nobody absent is waited for */                                     \

@@ -195,10 +195,9 @@ enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const str
 	}
 	if (sync_absent(j, e, &b)) /* ~ */
 		return VERDICT_WAIT;
-	/* Only those who were in sync last count (WHY B1d recon-all). */
+	/* Only those who were in sync last count (WHY B1d). */
 	for (unsigned i = 0; i < j->view->nr; i++)
-		if ((a[i].synced == e || PLANTED(recon_all)) &&
-		    (best < 0 || better(&a[i], &a[best], (int)i == self)))
+		if (a[i].synced == e && (best < 0 || better(&a[i], &a[best], (int)i == self)))
 			best = (int)i;
 	*src = best;
 	if (!a[best].torn && MARKED(rec_rule2))
@@ -300,7 +299,7 @@ static int poll_wait(struct poll *p)
 		unsigned out = poll_collect(p, &in_sync, &failed);
 		if (in_sync)
 			return 1;
-		if (!out || PLANTED(first_come))
+		if (!out)
 			return failed ? -EAGAIN : 0;
 		MARK(rec_ask_waits);
 		co_cond_wait(&j->cond, "sync: answers"); /* ~ */
@@ -319,7 +318,7 @@ static int poll_all(struct poll *p)
 		r = poll_send(p, ring[i]);
 	if (r == 0)
 		r = poll_wait(p); /* ~ */
-	if (r != 0)
+	if (r != 0 || PLANTED(first_come))
 		return r < 0 ? r : 0;
 	for (unsigned i = 0; i < v->nr && r == 0; i++)
 		r = poll_send(p, i);

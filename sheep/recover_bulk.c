@@ -394,7 +394,7 @@ static int box_rule2(struct lists *l)
 
 static int box_steps(struct lists *l)
 {
-	int src = -1, r = PLANTED(first_come) ? 0 : ask_ring(l, &src); /* ~ */
+	int src = -1, r = ask_ring(l, &src); /* ~ */
 
 	if (r < 0)
 		return r;

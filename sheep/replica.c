@@ -708,6 +708,51 @@ static void version_reply(struct peer_call *c, const struct obj_info *info)
 		c->rsp.flags |= PEER_F_TORN;
 }
 
+/* The simulator's test of itself (plant.h): what answers a takeover counts as in sync. */
+static void plant_in_sync(struct replica *rep, uint64_t oid, uint8_t copies)
+{
+	struct mark_rec rec = {
+		.type = MARK_OBJECT, .oid = oid, .box.clo = copies, .box.chi = copies};
+	struct job j;
+
+	if (!PLANTED(recon_all) || sync_in(rep->sh->sync, oid, sd_hash_oid(oid), copies))
+		return;
+	job_begin(rep->sh->sync, &j);
+	rec.epoch = j.epoch;
+	sync_mark(&j, &rec); /* ~ */
+	job_end(&j);
+}
+
+#ifdef SIM_PLANTS
+struct plant_want {
+	struct sync *s;
+	uint64_t oid;
+	uint32_t epoch;
+	uint8_t copies;
+};
+
+static void plant_want_co(void *arg)
+{
+	struct plant_want w = *(struct plant_want *)arg;
+
+	free(arg);
+	sync_wait(w.s, w.epoch, w.oid, w.copies, 0, NULL); /* ~ */
+}
+#endif
+
+/* x_take: who is in todo is not waited for, but hears that the object is wanted. */
+static void plant_want(struct replica *rep, struct peer_call *c, uint8_t copies)
+{
+#ifdef SIM_PLANTS
+	struct plant_want *w = malloc(sizeof(*w));
+
+	assert(w);
+	*w = (struct plant_want){rep->sh->sync, c->req.oid, c->req.epoch, copies};
+	if (!co_start(rep->sh->sched, plant_want_co, w, "want"))
+		free(w);
+#endif
+}
+
 /* Answered once in sync in that epoch: each of ring(e) must be (WHY E x-take).  The lock: a state
  * that is being brought up is there whole, or not yet. */
 static void do_version(struct replica *rep, struct peer_call *c)
@@ -721,8 +766,11 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	while (PLANTED(x_take) ? enter_epoch(rep, c) : enter_sync(rep, c, copies, &by)) { /* ~ */
+	while (PLANTED(x_take) || PLANTED(recon_all)
+		       ? enter_epoch(rep, c)
+		       : enter_sync(rep, c, copies, &by)) { /* ~ */
 		struct obj_info info = {0};
+		plant_in_sync(rep, oid, copies);			     /* ~ */
 		struct store_obj *o = store_get(rep->sh->store, oid, false); /* ~ */
 		wait_landed(rep, oid);					     /* ~ R3 */
 		store_lookup(rep->sh->store, oid, &info);
@@ -730,8 +778,10 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		if (canceled(rep, c) && MARKED(rep_version_void))
 			return;
 		bool in = sync_in(s, oid, sd_hash_oid(oid), copies);
-		if (PLANTED(x_take) && !in)
+		if (PLANTED(x_take) && !in) {
+			plant_want(rep, c, copies);
 			info.ver = (struct obj_ver){UINT64_MAX, 0}; /* not asked */
+		}
 		if ((sync_admit(s, c->req.epoch) || (!in && !PLANTED(x_take))) &&
 		    MARKED(rep_version_over))
 			continue;

@@ -457,6 +457,12 @@ static struct obj_ver call_ver(const struct gw_call *k)
 	return (struct obj_ver){k->c.rsp.ver_gen, k->c.rsp.ver_seq};
 }
 
+/* The simulator's test of itself (plant.h): what a replica in todo says counts as not asked. */
+static bool unasked(const struct gw_call *k)
+{
+	return PLANTED(x_take) && k->c.rsp.ver_gen == UINT64_MAX;
+}
+
 static void obj_learned(struct gw_obj *o, struct obj_ver ver)
 {
 	o->ver = ver;
@@ -490,7 +496,7 @@ static int load_clean(struct gw_obj *o)
 	if (!r) {
 		r = -EAGAIN;
 		cds_list_for_each_entry (k, &f.calls, node)
-			if (r && call_ok(k) && gw_epoch_is(gw, f.epoch)) {
+			if (r && call_ok(k) && gw_epoch_is(gw, f.epoch) && !unasked(k)) {
 				obj_learned(o, call_ver(k));
 				r = 0;
 			}
@@ -568,10 +574,9 @@ int obj_equalize(struct gw_obj *o, struct obj_ver *ver)
 		r = -EAGAIN;
 	if (!r) {
 		cds_list_for_each_entry (k, &f.calls, node)
-			if (!(PLANTED(x_take) && k->c.rsp.ver_gen == UINT64_MAX) &&
-			    (!best || state_above(k, best)))
+			if (!unasked(k) && (!best || state_above(k, best)))
 				best = k;
-		r = takeover_settle(o, &f, best); /* ~ */
+		r = best ? takeover_settle(o, &f, best) : -EAGAIN; /* ~ */
 	}
 	if (!r)
 		*ver = call_ver(best);

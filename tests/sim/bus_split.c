@@ -91,6 +91,19 @@ void bus_join(struct sim_bus *sb)
 	bus_remove(sb, which, true);
 }
 
+void bus_silent(struct sim_bus *sb, uint32_t ip, uint64_t told)
+{
+	bool which[BUS_MEMBERS] = {false};
+	struct bus *b;
+
+	cds_list_for_each_entry (b, &sb->buses, node)
+		if (b->member && b->p->ip == ip)
+			bus_put_out(b, "nobody heard of this node any more", told);
+	for (unsigned i = 0; i < sb->nr_members; i++)
+		which[i] = sb->members[i].ip == ip;
+	bus_remove(sb, which, true);
+}
+
 bool bus_is_split(const struct sim_bus *sb)
 {
 	return sb->split;

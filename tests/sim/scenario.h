@@ -18,6 +18,19 @@ void absent_may_know_more(struct stage *s);
 void higher_is_not_better(struct stage *s);
 void all_have_answered(struct stage *s);
 void takeover_compares(struct stage *s);
+void absent_was_newer(struct stage *s);
+void all_answer_first(struct stage *s);
+void marks_are_durable(struct stage *s);
+void takeover_asks_all(struct stage *s);
+void old_epoch_is_refused(struct stage *s);
+
+/* scenario_owner.c */
+void read_waits_for_write(struct stage *s);
+void answer_needs_lease(struct stage *s);
+void claim_waits_for_lease(struct stage *s);
+void old_session_is_over(struct stage *s);
+void flush_reaches_all(struct stage *s);
+void first_flush_asks_all(struct stage *s);
 
 /* scenario_lease.c */
 void one_link_is_cut(struct stage *s);

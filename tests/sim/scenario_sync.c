@@ -233,6 +233,131 @@ void takeover_compares(struct stage *s)
 	has_read(other, 0);
 }
 
+/* B1i, B1d: who was alone in later epochs is gone; somebody of before is back and knows less.  The
+ * owner is gone as well, so a takeover asks. */
+void absent_was_newer(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "RS", false);
+	wrote(c, 0);
+	dies(s, 'Q');
+	until_rest(s, "PRS");
+	wrote(c, 0); /* on P and R */
+	cut(s, 'R', 'S');
+	cut(s, 'R', 'Q');
+	dies(s, 'P');
+	until_view(s, 'R', "RS");
+	start(s, 'Q');
+	until_view(s, 'R', "QRS");
+	dies(s, 'R');
+	until_view(s, 'S', "QS");
+	struct step *r = reads(c, 0);
+	pass(s, 500 * MS);
+	stage_heal(s);
+	until_done(s, r);
+}
+
+/* B1j: the two who took writes last are back with the two of the ring, who were away by then. */
+void all_answer_first(struct stage *s)
+{
+	stage_cluster(s, 5, 2);
+	struct cast *c = client(s, "T", false);
+	wrote(c, 0);
+	dies(s, 'P');
+	until_rest(s, "QRST");
+	dies(s, 'Q');
+	until_rest(s, "RST");
+	wrote(c, 0); /* on R and S */
+	dies(s, 'R');
+	dies(s, 'S');
+	until_view(s, 'T', "T");
+	stage_heal(s);
+	has_read(c, 0);
+}
+
+/* B1h: P and Q become in sync, take a write alone and die at once; R, away for long, was in sync
+ * before that. */
+void marks_are_durable(struct stage *s)
+{
+	stage_cluster(s, 5, 2);
+	struct cast *c = client(s, "T", false);
+	wrote(c, 0);
+	dies(s, 'P');
+	until_rest(s, "QRST");
+	dies(s, 'Q');
+	until_rest(s, "RST");
+	dies(s, 'R');
+	until_rest(s, "ST");
+	start(s, 'P');
+	start(s, 'Q');
+	until_rest(s, "PQST");
+	wrote(c, 0); /* on P and Q */
+	dies(s, 'P');
+	dies(s, 'Q');
+	until_view(s, 'T', "ST");
+	stage_heal(s);
+	has_read(c, 0);
+}
+
+/* E, x-take: R is sent P's state just before that of Q is made the state of all. */
+void takeover_asks_all(struct stage *s)
+{
+	stage_cluster(s, 5, 3);
+	struct cast *c = client(s, "S", false), *other;
+	wrote(c, 0);
+	other = client(s, "T", false);
+	dies(s, 'R');
+	until_rest(s, "PQST");
+	cut(s, 'S', 'P');
+	struct step *w = writes(c, 0);
+	until_applied(s, 'Q', w);
+	client_dies(s, c);
+	dies(s, 'S');
+	until_view(s, 'T', "PQT");
+	cut(s, 'P', 'R');
+	cut(s, 'Q', 'R');
+	start(s, 'R');
+	until_view(s, 'T', "PQRT");
+	until_view(s, 'R', "PQRT");
+	for (int i = 0; i < 3; i++) { /* connections */
+		lets(s, 'P', 'R');
+		lets(s, 'Q', 'R');
+	}
+	struct step *r = reads(other, 0);
+	pass(s, 200 * MS);
+	joined(s, 'P', 'R');
+	pass(s, 20 * MS);
+	joined(s, 'Q', 'R');
+	until_done(s, r);
+	until_in_sync(s, 'R');
+	dies(s, 'P');
+	has_read(other, 0);
+	dies(s, 'Q');
+	has_read(other, 0);
+}
+
+/* I4: S has not heard of Q's death; R has, and has pulled from P. */
+void old_epoch_is_refused(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "S", false);
+	wrote(c, 0);
+	cut(s, 'S', 'P');
+	struct step *w = writes(c, 0);
+	until_applied(s, 'Q', w);
+	late_bus(s, 'S', 400 * MS);
+	dies(s, 'Q');
+	until_view(s, 'R', "PRS");
+	pass(s, 300 * MS);
+	joined(s, 'S', 'P');
+	pass(s, 200 * MS);
+	gets_bus(s, 'S');
+	until_done(s, w);
+	until_in_sync(s, 'R');
+	dies(s, 'P');
+	has_read(c, 0);
+}
+
 /* B1e: a view in which an arc was not gained makes nothing of it in sync. */
 void todo_stays_todo(struct stage *s)
 {

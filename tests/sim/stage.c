@@ -154,6 +154,14 @@ void loses_links(struct stage *s, char from, char to)
 	net_lose(s->w->net, a->ip, b->ip);
 }
 
+void falls_silent(struct stage *s, char role, uint64_t told)
+{
+	if (off(s))
+		return;
+	story(s->w, "%s > falls silent", node_at(s, role)->name);
+	bus_silent(s->w->bus, node_at(s, role)->ip, told);
+}
+
 void holds_bus(struct stage *s, char role)
 {
 	if (off(s))

@@ -87,6 +87,8 @@ void lets(struct stage *s, char from, char to);
 void old_links_hold(struct stage *s, char from, char to, bool held);
 /* @from's end of its connections to @to breaks; @to hears of it behind what is on its way. */
 void loses_links(struct stage *s, char from, char to);
+/* The others see @role fall silent; it goes on, and learns of it after @told ns. */
+void falls_silent(struct stage *s, char role, uint64_t told);
 /* @role gets nothing more from the bus; or what it has missed. */
 void holds_bus(struct stage *s, char role);
 void gets_bus(struct stage *s, char role);

@@ -1,0 +1,118 @@
+/* scenario_owner.c - stories of owners: reads, leases, sessions, flushes (DESIGN 4.4, 5.1, 5.3,
+ * 5.4).  What must not happen stands above each. */
+#include "config.h"
+
+#include "tests/sim/scenario.h"
+
+/* 5.3: P has the write, Q does not: what one read has seen the next one sees. */
+void read_waits_for_write(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "P", false), *other;
+	wrote(c, 0);
+	other = client(s, "PS", false);
+	cut(s, 'P', 'Q');
+	struct step *w = writes(c, 0);
+	until_applied(s, 'P', w);
+	struct step *r = reads(other, 0);
+	pass(s, 100 * MS);
+	client_dies(s, c);
+	dies(s, 'P');
+	until_view(s, 'S', "QRS");
+	until_done(s, r);
+	has_read(other, 0);
+}
+
+/* B7: P does not know that it is out, and that others have written since. */
+void answer_needs_lease(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "P", false), *other;
+	wrote(c, 0);
+	other = client(s, "R", false);
+	has_read(other, 0);
+	falls_silent(s, 'P', 5 * SEC);
+	until_view(s, 'R', "QRS");
+	wrote(other, 0);
+	struct step *r = reads(c, 0);
+	pass(s, 100 * MS);
+	stage_heal(s);
+	until_done(s, r);
+}
+
+/* B7: the owner before this one died for certain; but the one before that only fell silent. */
+void claim_waits_for_lease(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "P", false), *second, *third;
+	wrote(c, 0);
+	second = client(s, "R", false);
+	third = client(s, "S", false);
+	falls_silent(s, 'P', 5 * SEC);
+	until_view(s, 'R', "QRS");
+	writes(second, 0);
+	pass(s, 20 * MS);
+	client_dies(s, second);
+	dies(s, 'R');
+	until_view(s, 'S', "QS");
+	struct step *w = writes(third, 0);
+	bool served = true;
+	for (int i = 0; i < 100 && served && !w->done; i++) { /* as long as P's lease lasts */
+		struct step *r = reads(c, 0);
+		pass(s, 10 * MS);
+		served = r->done;
+	}
+	reads(c, 0);
+	pass(s, 100 * MS);
+	stage_heal(s);
+	until_done(s, w);
+}
+
+/* B6: R is gone; what its client asked it to write is still under way to the owner. */
+void old_session_is_over(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *owner = client(s, "Q", false), *c;
+	wrote(owner, 0);
+	c = client(s, "RS", false);
+	wrote(c, 0);
+	old_links_hold(s, 'R', 'Q', true);
+	struct step *w = writes(c, 0);
+	pass(s, 20 * MS);
+	dies(s, 'R');
+	until_done(s, w); /* by S */
+	wrote(c, 0);
+	old_links_hold(s, 'R', 'Q', false);
+	pass(s, 100 * MS);
+	has_read(c, 0);
+}
+
+/* 5.4: every replica has it on its disk, not the owner's only. */
+void flush_reaches_all(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "S", true);
+	wrote(c, 0);
+	flushed(c);
+	wrote(c, 0);
+	flushed(c);
+	power_cut(s, "PQ");
+	stage_heal(s);
+	has_read(c, 0);
+}
+
+/* B5: the owner before this one knew who has cached writes. */
+void first_flush_asks_all(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "SR", true);
+	wrote(c, 0);
+	flushed(c);
+	wrote(c, 0);
+	dies(s, 'S');
+	until_view(s, 'R', "PQR");
+	flushed(c);
+	power_cut(s, "PQ");
+	stage_heal(s);
+	has_read(c, 0);
+}
