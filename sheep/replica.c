@@ -766,9 +766,8 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		c->rsp.result = SD_RES_INVALID_PARMS;
 		return;
 	}
-	while (PLANTED(x_take) || PLANTED(recon_all)
-		       ? enter_epoch(rep, c)
-		       : enter_sync(rep, c, copies, &by)) { /* ~ */
+	while (PLANTED(x_take) || PLANTED(recon_all) ? enter_epoch(rep, c)
+						     : enter_sync(rep, c, copies, &by)) { /* ~ */
 		struct obj_info info = {0};
 		plant_in_sync(rep, oid, copies);			     /* ~ */
 		struct store_obj *o = store_get(rep->sh->store, oid, false); /* ~ */
