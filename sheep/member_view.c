@@ -78,13 +78,20 @@ const struct cs *member_state(const struct cluster *c)
 	return c->s ? c->s : c->disk;
 }
 
+/* While nothing runs the group's state may be that of an empty node that is older on the bus; this
+ * node's own is on the way to it, and wins. */
+static bool is_formatted(const struct cluster *c)
+{
+	return (c->s && c->s->params.ctime) || (c->disk && c->disk->params.ctime);
+}
+
 enum cluster_status member_status(const struct cluster *c)
 {
 	const struct cs *s = member_state(c);
 
 	if (c->s && s->status == CLUSTER_SHUTDOWN)
 		return CLUSTER_SHUTDOWN;
-	if (!s->params.ctime)
+	if (!is_formatted(c))
 		return CLUSTER_WAIT_FORMAT;
 	return c->s && s->status == CLUSTER_RUNNING && c->view && c->view_done ? CLUSTER_RUNNING
 									       : CLUSTER_WAIT_JOIN;

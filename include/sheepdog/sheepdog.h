@@ -53,7 +53,8 @@ void sd_cluster_close(struct sd_cluster *c);
  * (the default): for ever.  Affects requests started afterwards. */
 void sd_cluster_set_timeout(struct sd_cluster *c, unsigned ms);
 /* As above, for requests made before a first connection ever succeeded (default 5000 ms), so that a
- * wrong address is an error and not a hang.  When every address refuses they fail at once. */
+ * wrong address is an error and not a hang.  When every address refuses (nobody listens, or it is
+ * not a daemon) they fail at once. */
 void sd_cluster_set_connect_timeout(struct sd_cluster *c, unsigned ms);
 /* Poll this fd for reading and call sd_dispatch() when it is; valid until sd_cluster_close().
  * -errno when there is none (out of descriptors). */

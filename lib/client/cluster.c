@@ -194,10 +194,12 @@ static void link_failed(struct sd_cluster *c, int err, const char *fmt)
 		count_garbage(c);
 	env_timer_del(c->env, &c->link_timer);
 	env_defer_del(c->env, &c->leave);
+	bool gone = c->state == LINK_CONNECTING && err != -ETIMEDOUT && err != -ECONNRESET;
 	c->state = LINK_IDLE;
 	c->cur = (c->cur + 1) % c->nr_gw;
 	c->fails++;
-	c->refused = err == -ETIMEDOUT ? 0 : c->refused + 1;
+	/* who took the connection and broke it is there: it is tried again */
+	c->refused = gone || err == -EPROTO ? c->refused + 1 : 0;
 	conn_reset(&c->conn, err == -EPROTO ? err : -ECONNRESET);
 	link_drop_own(c);
 	if (c->closing)

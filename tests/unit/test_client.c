@@ -495,6 +495,24 @@ static void test_nobody(void **state)
 	stop(t);
 }
 
+/* Who takes a connection and breaks it is somebody, who may be killed just then. */
+static void test_breaking(void **state)
+{
+	struct ctx *t = start(0, 1);
+	double t0 = now();
+
+	t->k->mode[0] = FAKE_CLOSING;
+	t->k->mode[1] = FAKE_DOWN;
+	nap(20);
+	sd_cluster_set_connect_timeout(t->c, 300);
+	assert_int_equal(sd_vdi_open(t->c, "v", 0, &t->v), -ETIMEDOUT);
+	assert_true(now() - t0 > 0.25 && now() - t0 < 1.0);
+	assert_true(*sd_last_error(t->c));
+	t->k->mode[0] = FAKE_UP;
+	open_vol(t, 0);
+	stop(t);
+}
+
 static void test_timeout(void **state)
 {
 	struct ctx *t = start(0, 0);
@@ -833,6 +851,7 @@ int main(void)
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_dead_gateways),
 		cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_breaking),
 		cmocka_unit_test(test_timeout),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_not_a_server),

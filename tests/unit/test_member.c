@@ -182,6 +182,38 @@ static void test_oldest_has_nothing(void)
 	same_state();
 }
 
+/* A gateway whose node was in the cluster before never says that there is none to be: not either
+ * while the oldest on the bus is an empty node.  Such a one, when it is taken in, says so no more
+ * as soon as it lets clients in (the hook of its first view). */
+static void test_restart_behind_empty(void)
+{
+	node_started(node_up(1));
+	format_all(1);
+	WAIT(node_at(1, 1));
+	node_down(1);
+	node_started(node_up(2));
+	assert_int_equal(cluster_status(nodes[2].c), CLUSTER_WAIT_FORMAT);
+	nodes[2].block_view = true;
+	fake.hold_uuid = 1;
+	node_up(1);
+	WAIT(nodes[1].c && fake_find(&nodes[1].m.inc));
+	fake.hold_uuid = 0;
+	bool behind = false;
+	for (unsigned i = 0; i < 200 && !node_running(1); i++) {
+		fake_release(bus_of(1), 1); /* one event more */
+		co_sleep(3000000);
+		assert_int_not_equal(cluster_status(nodes[1].c), CLUSTER_WAIT_FORMAT);
+		behind |= nodes[1].c->s && !nodes[1].c->s->params.ctime;
+	}
+	assert_true(behind);
+	fake_release(bus_of(1), 0);
+	WAIT(node_running(1) && nodes[2].nr_view);
+	assert_int_equal(cluster_status(nodes[2].c), CLUSTER_WAIT_JOIN);
+	nodes[2].block_view = false;
+	WAIT(node_at(1, 3) && node_at(2, 3));
+	same_state();
+}
+
 /* A state that was sent for an earlier JOIN gives nobody a state: the oldest founds. */
 static void test_stale_state(void)
 {
@@ -420,6 +452,7 @@ TEST(admit_then_stop)
 TEST(speaker_dies)
 TEST(founder_dies)
 TEST(oldest_has_nothing)
+TEST(restart_behind_empty)
 TEST(stale_state)
 TEST(admit_is_durable)
 TEST(offer_and_joiner)
@@ -452,6 +485,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(run_speaker_dies),
 		cmocka_unit_test(run_founder_dies),
 		cmocka_unit_test(run_oldest_has_nothing),
+		cmocka_unit_test(run_restart_behind_empty),
 		cmocka_unit_test(run_stale_state),
 		cmocka_unit_test(run_admit_is_durable),
 		cmocka_unit_test(run_offer_and_joiner),
