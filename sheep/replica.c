@@ -723,36 +723,6 @@ static void plant_in_sync(struct replica *rep, uint64_t oid, uint8_t copies)
 	job_end(&j);
 }
 
-#ifdef SIM_PLANTS
-struct plant_want {
-	struct sync *s;
-	uint64_t oid;
-	uint32_t epoch;
-	uint8_t copies;
-};
-
-static void plant_want_co(void *arg)
-{
-	struct plant_want w = *(struct plant_want *)arg;
-
-	free(arg);
-	sync_wait(w.s, w.epoch, w.oid, w.copies, 0, NULL); /* ~ */
-}
-#endif
-
-/* x_take: who is in todo is not waited for, but hears that the object is wanted. */
-static void plant_want(struct replica *rep, struct peer_call *c, uint8_t copies)
-{
-#ifdef SIM_PLANTS
-	struct plant_want *w = malloc(sizeof(*w));
-
-	assert(w);
-	*w = (struct plant_want){rep->sh->sync, c->req.oid, c->req.epoch, copies};
-	if (!co_start(rep->sh->sched, plant_want_co, w, "want"))
-		free(w);
-#endif
-}
-
 /* Answered once in sync in that epoch: each of ring(e) must be (WHY E x-take).  The lock: a state
  * that is being brought up is there whole, or not yet. */
 static void do_version(struct replica *rep, struct peer_call *c)
@@ -769,7 +739,12 @@ static void do_version(struct replica *rep, struct peer_call *c)
 	while (PLANTED(x_take) || PLANTED(recon_all) ? enter_epoch(rep, c)
 						     : enter_sync(rep, c, copies, &by)) { /* ~ */
 		struct obj_info info = {0};
-		plant_in_sync(rep, oid, copies);			     /* ~ */
+		plant_in_sync(rep, oid, copies); /* ~ */
+		if (PLANTED(x_take) && !sync_in(s, oid, sd_hash_oid(oid), copies)) {
+			info.ver = (struct obj_ver){UINT64_MAX, 0}; /* not asked */
+			version_reply(c, &info);
+			return;
+		}
 		struct store_obj *o = store_get(rep->sh->store, oid, false); /* ~ */
 		wait_landed(rep, oid);					     /* ~ R3 */
 		store_lookup(rep->sh->store, oid, &info);
@@ -777,12 +752,7 @@ static void do_version(struct replica *rep, struct peer_call *c)
 		if (canceled(rep, c) && MARKED(rep_version_void))
 			return;
 		bool in = sync_in(s, oid, sd_hash_oid(oid), copies);
-		if (PLANTED(x_take) && !in) {
-			plant_want(rep, c, copies);
-			info.ver = (struct obj_ver){UINT64_MAX, 0}; /* not asked */
-		}
-		if ((sync_admit(s, c->req.epoch) || (!in && !PLANTED(x_take))) &&
-		    MARKED(rep_version_over))
+		if ((sync_admit(s, c->req.epoch) || !in) && MARKED(rep_version_over))
 			continue;
 		version_reply(c, &info);
 		return;

@@ -318,7 +318,8 @@ void until_done(struct stage *s, struct step *op)
 {
 	wait_for(s, &op->done, op->c->name, "an operation");
 	if (op->err && !s->w->failed)
-		world_fail(s->w, "%s: %s", op->c->name, sd_strerror(op->err));
+		world_fail(s->w, "%s%s: %s", op->kind == STEP_READ ? "history: a read of " : "",
+			   op->c->name, sd_strerror(op->err));
 }
 
 void wrote(struct cast *c, unsigned block)

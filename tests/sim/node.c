@@ -137,7 +137,9 @@ void node_start(struct node *n)
 		.zone_set = true,
 		.zone = n->idx,
 		.port = SIM_PORT,
+		.gateway = n->gateway,
 	};
+	n->conf.store.gateway = n->gateway;
 	n->p = proc_new(w, n->name, n->ip, n->disk);
 	n->p->clock = &n->clock;
 	memcpy(n->p->boot_id, n->boot_id, sizeof(n->boot_id));

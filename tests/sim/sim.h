@@ -51,6 +51,7 @@ struct node {
 	struct sim_clock clock;
 	bool installed; /* a machine that is bought later is not yet */
 	bool away;	/* nobody starts it */
+	bool gateway;	/* stores nothing */
 	struct proc *p; /* NULL: no daemon runs */
 	struct sheep *sh;
 	struct sheep_conf conf;

@@ -3,6 +3,7 @@
 
 #include "lib/proto/ring.h"
 #include "sheep/peer.h"
+#include "sheep/sync_int.h"
 #include "tests/sim/check.h"
 #include "tests/sim/stage.h"
 
@@ -342,6 +343,18 @@ void until_not_in_sync(struct stage *s, char role)
 	until(s, not_in_sync, node_at(s, role), "todo");
 }
 
+static bool pulling(struct stage *s, void *arg)
+{
+	const struct node *n = arg;
+
+	return served(n) && map_get(&n->sh->sync->pulling, object_oid(s));
+}
+
+void until_pulling(struct stage *s, char role)
+{
+	until(s, pulling, node_at(s, role), "a pull");
+}
+
 void expect(struct stage *s, bool good, const char *what)
 {
 	if (!good)
@@ -394,10 +407,10 @@ static void give_roles(struct stage *s)
 	if (off(s))
 		return;
 	unsigned n = ring_lookup(v->ring, sd_hash_oid(object_oid(s)), s->nr_nodes, idx);
-	assert(n == s->nr_nodes);
+	assert(n == s->nr_nodes - s->nr_gateways);
 	for (unsigned i = 0; i < n; i++)
 		s->role[i] = v->members[idx[i]].addr.ip[15] - 1u;
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < s->nr_nodes; i++)
 		story(s->w, "%s > is %c", s->node[s->role[i]].name, 'P' + (int)i);
 }
 
@@ -406,13 +419,15 @@ static bool first_gone(struct stage *s, void *arg)
 	return !s->node[0].p;
 }
 
-void stage_cluster(struct stage *s, unsigned nodes, unsigned copies)
+void stage_gateways(struct stage *s, unsigned nodes, unsigned copies, unsigned gateways)
 {
 	s->nr_nodes = nodes;
 	s->copies = copies;
+	s->nr_gateways = gateways;
 	for (unsigned i = 0; i < nodes; i++) {
 		s->role[i] = i;
 		node_init(&s->node[i], s->w, i, DISK_SIZE);
+		s->node[i].gateway = i >= nodes - gateways;
 		node_start(&s->node[i]);
 	}
 	until(s, all_started, NULL, "the start");
@@ -424,6 +439,11 @@ void stage_cluster(struct stage *s, unsigned nodes, unsigned copies)
 		node_stop(&s->node[0]);
 	until(s, first_gone, NULL, "a stop");
 	until(s, all_rest, NULL, "rest at the beginning");
+}
+
+void stage_cluster(struct stage *s, unsigned nodes, unsigned copies)
+{
+	stage_gateways(s, nodes, copies, 0);
 }
 
 void stage_heal(struct stage *s)

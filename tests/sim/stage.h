@@ -47,7 +47,7 @@ struct step { /* one operation of a client */
 struct stage {
 	struct world *w;
 	struct node node[NODES_MAX];
-	unsigned nr_nodes, copies, nr_clients, nr_steps;
+	unsigned nr_nodes, nr_gateways, copies, nr_clients, nr_steps;
 	unsigned role[NODES_MAX]; /* P Q R S ... -> index of the node */
 	uint32_t vid, index[2];	  /* at the end */
 	unsigned object;	  /* whose ring gives the roles */
@@ -66,6 +66,8 @@ extern const struct scenario scenarios[]; /* the last one has no name */
 
 /* @nodes nodes start, a volume of @copies copies is made, all is at rest; roles are given. */
 void stage_cluster(struct stage *s, unsigned nodes, unsigned copies);
+/* The same; the last @gateways of them, by name and by role, store nothing. */
+void stage_gateways(struct stage *s, unsigned nodes, unsigned copies, unsigned gateways);
 /* All links, disks and places in the order are well, all nodes start; until all is at rest. */
 void stage_heal(struct stage *s);
 /* The end: heals, everything is read once more, histories, contents, orderly end. */
@@ -107,6 +109,8 @@ void until_rest(struct stage *s, const char *roles);
 void until_applied(struct stage *s, char role, const struct step *w);
 void until_in_sync(struct stage *s, char role);
 void until_not_in_sync(struct stage *s, char role);
+/* Until @role pulls the scenario's object, or is just about to. */
+void until_pulling(struct stage *s, char role);
 bool applied(struct stage *s, char role, const struct step *w);
 uint32_t epoch_of(struct stage *s, char role);
 uint64_t node_start_nr(struct stage *s, char role); /* of its incarnation; 0: it is not up */
