@@ -56,6 +56,12 @@ static bool fine(struct client *c, const char *what, unsigned i, int e)
 	return !e;
 }
 
+/* Changes are refused where a disk is full; how much of it was done is not known. */
+static bool full(const struct client *c, int e)
+{
+	return SD_ERR_RESULT(e) == SD_RES_NO_SPACE && c->w->faults[FAULT_DISK_FULL];
+}
+
 /* The value is written to each object, in place of the older one. */
 static void write_both(struct client *c, struct sd_vdi *v, unsigned i)
 {
@@ -66,7 +72,10 @@ static void write_both(struct client *c, struct sd_vdi *v, unsigned i)
 	ch->doubt[i] = true;
 	for (unsigned obj = 0; obj < 2 && !c->w->failed; obj++) {
 		fill(block, value, obj);
-		fine(c, "write", i, sd_write(v, block, BLOCK, (uint64_t)obj << c->shape->shift));
+		int e = sd_write(v, block, BLOCK, (uint64_t)obj << c->shape->shift);
+		if (full(c, e))
+			return;
+		fine(c, "write", i, e);
 	}
 	ch->value[i] = value;
 	ch->doubt[i] = false;
@@ -100,7 +109,7 @@ static void create(struct client *c, struct sd_cluster *sd, unsigned i)
 	ch->value[i] = 0;
 	ch->doubt[i] = false;
 	int e = sd_vdi_create(sd, name_of(c, name, i), 2ull << c->shape->shift, &opts, NULL);
-	if (passes(e) || !fine(c, "create", i, e))
+	if (passes(e) || full(c, e) || !fine(c, "create", i, e))
 		return;
 	ch->state[i] = THERE;
 	c->did[WORK_CREATE]++;

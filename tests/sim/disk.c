@@ -20,7 +20,7 @@ void unsynced_free(struct unsynced *u)
 	free(u);
 }
 
-static struct inode *inode_new(struct sim_disk *d, bool dir)
+struct inode *inode_new(struct sim_disk *d, bool dir)
 {
 	struct inode *n = calloc(1, sizeof(*n));
 
@@ -375,9 +375,13 @@ static int64_t do_stat(struct env_io *io, struct sim_disk *d, struct inode *n)
 	return 0;
 }
 
-bool no_room(struct sim_disk *d, uint64_t len)
+bool no_room(const struct sim_disk *d, const struct inode *n, uint64_t off, uint64_t len)
 {
-	return d->full || d->used_pages * PAGE + len > d->size;
+	uint64_t need = 0;
+
+	for (uint64_t key = off / PAGE + 1; len && key <= (off + len - 1) / PAGE + 1; key++)
+		need += !image_page(&n->img, key);
+	return need && (d->full || (d->used_pages + need) * PAGE > d->size);
 }
 
 static int64_t do_write(struct pending *q)
@@ -385,7 +389,7 @@ static int64_t do_write(struct pending *q)
 	struct sim_disk *d = q->disk;
 	struct env_io *io = q->io;
 
-	if (no_room(d, q->len))
+	if (no_room(d, q->inode, io->off, q->len))
 		return -ENOSPC;
 	if (!q->lost) {
 		change(d, q->inode, CH_WRITE, io->off, q->data, q->len);
@@ -447,7 +451,7 @@ static int64_t carry_out(struct pending *q)
 	case ENV_IO_TRUNCATE: change(d, n, CH_SIZE, io->off, NULL, 0); return 0;
 	case ENV_IO_PUNCH: change(d, n, CH_ZERO, io->off, NULL, io->len); return 0;
 	case ENV_IO_ALLOC:
-		if (no_room(d, 0))
+		if (d->full)
 			return -ENOSPC;
 		if (io->off + io->len > n->img.size)
 			change(d, n, CH_SIZE, io->off + io->len, NULL, 0);
@@ -455,7 +459,7 @@ static int64_t carry_out(struct pending *q)
 	case ENV_IO_STAT: return do_stat(io, d, n);
 	case ENV_IO_STATFS:
 		io->fs_total = d->size;
-		io->fs_free = no_room(d, 0) ? 0 : d->size - d->used_pages * PAGE;
+		io->fs_free = d->full ? 0 : d->size - d->used_pages * PAGE;
 		return 0;
 	case ENV_IO_LOCK: return do_lock(io);
 	case ENV_IO_JOB: break; /* runs as code of the process: completed() */
@@ -484,9 +488,11 @@ static void completed(struct pevent *pe)
 	w->running = NULL; /* the disk's own memory */
 	if (q->data)
 		memcpy(head, q->data, q->len < sizeof(head) ? q->len : sizeof(head));
-	if (d->errors_per_million && (io->op == ENV_IO_READ || io->op == ENV_IO_WRITE) &&
-	    prng_chance(&w->rnd_disk, d->errors_per_million, 1000000)) {
-		world_fault(w, FAULT_IO_ERROR);
+	unsigned bad = io->op == ENV_IO_READ	? d->read_errors
+		       : io->op == ENV_IO_WRITE ? d->write_errors
+						: 0;
+	if (bad && prng_chance(&w->rnd_disk, bad, 1000000)) {
+		w->faults[FAULT_IO_ERROR]++;
 		io->result = -EIO;
 	} else if (io->op != ENV_IO_JOB) {
 		io->result = carry_out(q);

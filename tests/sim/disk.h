@@ -95,14 +95,14 @@ struct sim_disk {
 	char name[24];
 	struct inode *root;
 	uint64_t size, used_pages, nr_changes, next_id, stall_until;
-	unsigned errors_per_million, lose_writes;
+	unsigned read_errors, write_errors, lose_writes; /* per million */
 	bool full;
 	struct cds_list_head name_ops, files, pending;
 	/* disk_rot() */
 	struct inode *rotten;
 	uint64_t rotten_key;
 	unsigned rotten_at;
-	uint8_t rotten_bit, rotten_page[PAGE];
+	uint8_t rotten_bit, rotten_sector[SECTOR];
 };
 
 /* ---- disk.c, for disk_fault.c ---- */
@@ -119,6 +119,8 @@ void change(struct sim_disk *d, struct inode *n, enum change kind, uint64_t off,
 void change_apply(struct image *im, const struct unsynced *u);
 void handle_close(struct env_file *f);
 void pending_free(struct pending *q);
-bool no_room(struct sim_disk *d, uint64_t len);
+/* What is overwritten takes no room. */
+bool no_room(const struct sim_disk *d, const struct inode *n, uint64_t off, uint64_t len);
+struct inode *inode_new(struct sim_disk *d, bool dir);
 
 #endif

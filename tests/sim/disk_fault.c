@@ -1,6 +1,7 @@
 /* disk_fault.c - what happens to a simulated disk: its process dies, the power goes, faults. */
 #include "config.h"
 
+#include "sheep/store/disk.h"
 #include "tests/sim/disk.h"
 
 #include <assert.h>
@@ -19,7 +20,7 @@ void disk_proc_died(struct sim_disk *d, struct proc *p)
 		if (q->pe.p != p)
 			continue;
 		pevent_del(&q->pe);
-		if (q->len && !q->lost && !no_room(d, q->len) &&
+		if (q->len && !q->lost && !no_room(d, q->inode, q->off, q->len) &&
 		    prng_chance(&d->w->rnd_disk, 1, 2)) {
 			change(d, q->inode, CH_WRITE, q->off, q->data, q->len);
 			q->data = NULL;
@@ -100,14 +101,29 @@ void disk_set_stall(struct sim_disk *d, uint64_t until)
 	d->stall_until = until;
 }
 
-void disk_set_errors(struct sim_disk *d, unsigned per_million)
+void disk_set_errors(struct sim_disk *d, unsigned reads_per_million, unsigned writes_per_million)
 {
-	d->errors_per_million = per_million;
+	d->read_errors = reads_per_million;
+	d->write_errors = writes_per_million;
 }
 
 void disk_set_full(struct sim_disk *d, bool full)
 {
 	d->full = full;
+}
+
+void disk_wipe(struct sim_disk *d)
+{
+	struct name_op *op, *next;
+
+	assert(cds_list_empty(&d->files) && cds_list_empty(&d->pending));
+	disk_unrot(d);
+	cds_list_for_each_entry_safe (op, next, &d->name_ops, node)
+		name_op_free(op);
+	inode_put(d->root);
+	d->root = inode_new(d, true);
+	d->root->refs = 1;
+	d->used_pages = 0;
 }
 
 /* Files named like objects (16 hex digits) rot; the journal and the rest have checksums of their
@@ -123,12 +139,29 @@ static void rot_candidates(struct inode *n, struct inode **list, unsigned *nr, u
 	}
 }
 
-bool disk_rot(struct sim_disk *d, struct prng *r)
+/* Some page of data; or the last page: it ends with the header.  Checksums do not rot: those of a
+ * hundred blocks lie together, and each is found bad, and is repaired, when it is used: nobody
+ * would know when the copy is good again. */
+static uint64_t rot_page(const struct inode *n, struct prng *r, bool header)
+{
+	uint64_t key = 0, blks = n->img.size / BLK;
+	size_t pos = 0;
+
+	if (header)
+		return n->img.size / PAGE;
+	for (uint64_t skip = prng_in(r, 0, n->img.pages.nr - 1); skip; skip--)
+		map_next(&n->img.pages, &pos, &key);
+	if (!map_next(&n->img.pages, &pos, &key))
+		return 0;
+	while (blks && size_file(blks * BLK) > n->img.size)
+		blks--;
+	return key <= blks ? key : 0;
+}
+
+bool disk_rot(struct sim_disk *d, struct prng *r, bool header)
 {
 	struct inode *list[256];
 	unsigned nr = 0;
-	uint64_t key;
-	size_t pos = 0;
 	uint8_t *page, *old;
 
 	if (d->rotten)
@@ -137,13 +170,13 @@ bool disk_rot(struct sim_disk *d, struct prng *r)
 	if (!nr)
 		return false;
 	struct inode *n = list[prng_in(r, 0, nr - 1)];
-	for (uint64_t skip = prng_in(r, 0, n->img.pages.nr - 1); skip; skip--)
-		map_next(&n->img.pages, &pos, &key);
-	if (!map_next(&n->img.pages, &pos, &key) || !image_page(&n->old, key))
+	uint64_t key = rot_page(n, r, header);
+	if (!key || !image_page(&n->img, key) || !image_page(&n->old, key))
 		return false;
 	page = image_own(&n->img, key);
 	old = image_own(&n->old, key);
-	unsigned at = (unsigned)prng_in(r, 0, PAGE - 1), bit = 1u << prng_in(r, 0, 7);
+	unsigned at = (unsigned)prng_in(r, header ? PAGE - SECTOR : 0, PAGE - 1),
+		 bit = 1u << prng_in(r, 0, 7);
 	page[at] ^= (uint8_t)bit;
 	old[at] ^= (uint8_t)bit;
 	n->refs++;
@@ -151,15 +184,16 @@ bool disk_rot(struct sim_disk *d, struct prng *r)
 	d->rotten_key = key;
 	d->rotten_at = at;
 	d->rotten_bit = (uint8_t)bit;
-	memcpy(d->rotten_page, page, PAGE);
+	memcpy(d->rotten_sector, page + at / SECTOR * SECTOR, SECTOR);
 	return true;
 }
 
 static void unrot(struct image *im, const struct sim_disk *d)
 {
 	const uint8_t *page = image_page(im, d->rotten_key);
+	unsigned sector = d->rotten_at / SECTOR * SECTOR;
 
-	if (page && !memcmp(page, d->rotten_page, PAGE))
+	if (page && !memcmp(page + sector, d->rotten_sector, SECTOR))
 		image_own(im, d->rotten_key)[d->rotten_at] ^= d->rotten_bit;
 }
 

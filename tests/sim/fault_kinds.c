@@ -1,9 +1,10 @@
-/* fault_kinds.c - what can go wrong: processes, machines, clocks, disks.  The network and the bus
- * are in fault_net.c. */
+/* fault_kinds.c - what can go wrong: processes, machines, clocks.  The network and the bus are in
+ * fault_net.c, disks in fault_disk.c. */
 #include "config.h"
 
 #include "include/sheepdog/limits.h"
 #include "sheep/cluster.h"
+#include "tests/sim/fault_disk.h"
 #include "tests/sim/fault_net.h"
 
 #define DRIFT_MAX 40000 /* ppm: two such clocks are less than SD_DRIFT_NS apart after a lease */
@@ -273,56 +274,40 @@ static bool k_wall(struct run *r, struct node *n)
 	return true;
 }
 
-/* ---- disks ---- */
-
-static bool k_stall(struct run *r, struct node *n)
-{
-	story(&r->w, "%s > its disk stalls", n->name);
-	world_fault(&r->w, FAULT_STALL);
-	disk_set_stall(n->disk, r->w.now + prng_in(&r->w.rnd_fault, 0, 500 * MS));
-	return true;
-}
-
-/* Until the next fault: the other copies are good, and there. */
-static bool k_rot(struct run *r, struct node *n)
-{
-	if (r->shape.copies < 2 || !at_rest(r) || !disk_rot(n->disk, &r->w.rnd_fault))
-		return false;
-	story(&r->w, "%s > a bit rots", n->name);
-	world_fault(&r->w, FAULT_BIT_ROT);
-	return true;
-}
-
 const struct kind fault_kinds[] = {
-	{"death of an owner", 30, 0, k_owner},
-	{"kill", 10, 0, k_kill},
-	{"power cut", 10, 0, k_power},
-	{"kill of all", 5, 0, k_kill_all},
-	{"power cut of all", 3, 0, k_power_all},
-	{"clients killed", 4, 0, k_client},
-	{"stop", 7, 0, k_stop},
-	{"restarts in a row", 4, 100 * MS, k_restarts},
-	{"away for long", 3, 300 * MS, k_away},
-	{"new machines", 10, 0, k_added},
-	{"death in a join", 8, 0, k_joiner},
-	{"pause", 8, 100 * MS, k_pause},
-	{"long pause", 6, 300 * MS, k_pause_long},
-	{"suspended machine", 4, 300 * MS, k_suspend},
-	{"late bus", 6, 0, k_late},
-	{"bus in batches", 5, 0, k_batch},
-	{"split", 5, 300 * MS, k_split},
-	{"silent member", 5, 300 * MS, k_silent},
-	{"loss of quorum", 3, 300 * MS, k_quorum},
-	{"reset", 10, 0, k_reset},
-	{"half-open", 6, 0, k_half_open},
-	{"cut link", 6, 0, k_cut},
-	{"one-way cut", 6, 0, k_cut_one_way},
-	{"node cut off", 4, 300 * MS, k_cut_off},
-	{"slow link", 5, 0, k_slow},
-	{"slow reader", 5, 0, k_slow_reader},
-	{"clock drift", 3, 0, k_drift},
-	{"wall clock jump", 2, 0, k_wall},
-	{"disk stall", 4, 0, k_stall},
-	{"bit rot", 8, 0, k_rot},
-	{NULL, 0, 0, NULL},
+	{"death of an owner", 30, 0, k_owner, false},
+	{"kill", 10, 0, k_kill, false},
+	{"power cut", 10, 0, k_power, false},
+	{"kill of all", 5, 0, k_kill_all, false},
+	{"power cut of all", 3, 0, k_power_all, false},
+	{"clients killed", 4, 0, k_client, false},
+	{"stop", 7, 0, k_stop, false},
+	{"restarts in a row", 4, 100 * MS, k_restarts, false},
+	{"away for long", 3, 300 * MS, k_away, false},
+	{"new machines", 10, 0, k_added, false},
+	{"death in a join", 8, 0, k_joiner, false},
+	{"pause", 8, 100 * MS, k_pause, false},
+	{"long pause", 6, 300 * MS, k_pause_long, false},
+	{"suspended machine", 4, 300 * MS, k_suspend, false},
+	{"late bus", 6, 0, k_late, false},
+	{"bus in batches", 5, 0, k_batch, false},
+	{"split", 5, 300 * MS, k_split, false},
+	{"silent member", 5, 300 * MS, k_silent, false},
+	{"loss of quorum", 3, 300 * MS, k_quorum, false},
+	{"reset", 10, 0, k_reset, false},
+	{"half-open", 6, 0, k_half_open, false},
+	{"cut link", 6, 0, k_cut, false},
+	{"one-way cut", 6, 0, k_cut_one_way, false},
+	{"node cut off", 4, 300 * MS, k_cut_off, false},
+	{"slow link", 5, 0, k_slow, false},
+	{"slow reader", 5, 0, k_slow_reader, false},
+	{"clock drift", 3, 0, k_drift, false},
+	{"wall clock jump", 2, 0, k_wall, false},
+	{"disk stall", 4, 0, k_stall, false},
+	{"bit rot", 8, 0, k_rot, true},
+	{"bit rot before a start", 5, 0, k_rot_start, true},
+	{"I/O errors", 6, 0, k_io_errors, true},
+	{"disk full", 4, 0, k_full, true},
+	{"new disk", 4, 0, k_new_disk, true},
+	{NULL, 0, 0, NULL, false},
 };

@@ -5,8 +5,12 @@
 #include "tests/sim/faults.h"
 
 #include <assert.h>
+#include <string.h>
 
-#define TRIES 8u
+#define TRIES	  8u
+#define LULLS	  5u /* of a run, at most */
+#define LULL_MAX  (4 * SEC)
+#define LULL_STEP (100 * MS)
 
 /* ---- the end of a fault that lasts ---- */
 
@@ -102,6 +106,74 @@ static const struct kind *draw(struct run *r)
 	return &fault_kinds[i];
 }
 
+/* ---- kinds that need rest ---- */
+
+/* The phase takes as much longer, so that the other faults come to their turn. */
+static void lull(struct run *r)
+{
+	uint64_t ns = r->shape.gap_ns < LULL_STEP ? r->shape.gap_ns : LULL_STEP;
+
+	event_set(&r->w, &r->fault, r->w.now + ns);
+	if (r->w.now < r->lull_until)
+		r->shape.fault_ns += ns;
+}
+
+/* One bad disk is enough. */
+static bool wait_for_patient(struct run *r)
+{
+	if (!r->patient)
+		return false;
+	lull(r);
+	if (!r->patient->p)
+		node_start(r->patient);
+	if (all_well(r)) {
+		story(&r->w, "%s > is well again", r->patient->name);
+		r->patient = NULL;
+	}
+	return true;
+}
+
+/* The kind that was drawn waits for rest: nothing new goes wrong before. */
+static bool wait_for_rest(struct run *r)
+{
+	const struct kind *k = r->wanted;
+
+	if (!k || r->w.now > r->lull_until) {
+		r->wanted = NULL;
+		return false;
+	}
+	lull(r);
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
+		struct node *n = &r->node[i];
+		if (n->installed && !n->p && !n->away)
+			node_start(n);
+	}
+	if (all_well(r)) {
+		struct node *n = any_running(r);
+		r->wanted = NULL;
+		r->lull_until = r->w.now + LULL_MAX;
+		k->fn(r, n);
+	}
+	return true;
+}
+
+static bool begin(struct run *r, const struct kind *k)
+{
+	struct node *n = any_running(r);
+
+	if (!k || !n)
+		return false;
+	if (k->rest && r->shape.copies > 1 && !all_well(r) && r->nr_lulls < LULLS) {
+		story(&r->w, "a lull, for %s", k->name);
+		r->nr_lulls++;
+		r->wanted = k;
+		r->lull_until = r->w.now + LULL_MAX;
+		return true;
+	}
+	r->lull_until = r->w.now + LULL_MAX;
+	return k->fn(r, n);
+}
+
 static void one_fault(struct event *ev)
 {
 	struct run *r = caa_container_of(ev, struct run, fault);
@@ -109,6 +181,8 @@ static void one_fault(struct event *ev)
 	struct node *n = NULL;
 
 	event_set(&r->w, ev, r->w.now + prng_in(p, r->shape.gap_ns / 50, r->shape.gap_ns));
+	if (wait_for_patient(r) || wait_for_rest(r))
+		return;
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		disk_unrot(r->node[i].disk);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
@@ -121,12 +195,9 @@ static void one_fault(struct event *ev)
 		node_start(n);
 		return;
 	}
-	for (unsigned i = 0; i < TRIES; i++) {
-		const struct kind *k = draw(r);
-		n = any_running(r);
-		if (k && n && k->fn(r, n))
+	for (unsigned i = 0; i < TRIES; i++)
+		if (begin(r, draw(r)))
 			return;
-	}
 }
 
 /* A random half of the kinds; now and then all of them. */
@@ -139,7 +210,8 @@ static void swarm(struct run *r)
 	for (unsigned i = 0; fault_kinds[i].name; i++) {
 		assert(i < 64);
 		bool on = prng_chance(&p, 1, 2) || all;
-		if (on && r->shape.gap_ns >= fault_kinds[i].gap_ns)
+		if (r->only ? !strcmp(r->only, fault_kinds[i].name)
+			    : on && r->shape.gap_ns >= fault_kinds[i].gap_ns)
 			r->kinds |= 1ull << i;
 	}
 	char line[400];
@@ -177,6 +249,8 @@ void heal(struct run *r)
 {
 	story(&r->w, "all > heals");
 	faults_done(r);
+	r->patient = NULL;
+	r->wanted = NULL;
 	net_on_send(r->w.net, NULL, 0);
 	bus_watch(r->w.bus, NULL, 0, 0);
 	net_heal(r->w.net);
@@ -188,7 +262,7 @@ void heal(struct run *r)
 		node_resume(n);
 		n->away = false;
 		disk_set_stall(n->disk, 0);
-		disk_set_errors(n->disk, 0);
+		disk_set_errors(n->disk, 0, 0);
 		disk_set_full(n->disk, false);
 		disk_unrot(n->disk);
 	}

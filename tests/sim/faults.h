@@ -7,6 +7,9 @@
  *    clients one node loses power at a time, and only when all is at rest (may_lose_power()).
  *  - The last good copy of a block rots: only at rest, with two copies or more, one block at a
  *    time, and what was not found by the next fault is given back (k_rot(), disk_unrot()).
+ *  - The last good copy of anything is on a disk that fails, is full or is replaced: only when
+ *    all_well(), with two copies or more, and while that node is the patient nothing else goes
+ *    wrong (fault_disk.c): a bad copy counts as lost until it is good again.
  *  - Clocks that differ by more than SD_DRIFT_NS over a lease: DRIFT_MAX.  Monotonic clocks that
  *    stop with the machine: a suspended machine's goes on here (node_pause()).
  *  - Machines or disks that never come back: everything comes back at heal().
@@ -23,6 +26,7 @@ struct kind {
 	uint64_t gap_ns;
 	/* Do it to @n, which runs; false: it cannot be now. */
 	bool (*fn)(struct run *r, struct node *n);
+	bool rest; /* only when all_well(): that may be waited for */
 };
 extern const struct kind fault_kinds[]; /* the last one has no name; at most 64 */
 
@@ -35,6 +39,8 @@ bool later(struct run *r, uint64_t ns, void (*fn)(struct run *r, struct node *n,
 struct node *any_node(struct run *r);
 struct node *any_running(struct run *r);
 bool may_lose_power(struct run *r);
+/* At rest, no repair is going on, and nothing that was begun is going to end. */
+bool all_well(struct run *r);
 void kill_client(struct run *r);
 /* Clients only read, for so long. */
 void calm(struct run *r, uint64_t ns);

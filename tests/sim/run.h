@@ -15,6 +15,7 @@
 #define LATER_MAX 64u
 
 struct run;
+struct kind;
 struct later { /* what is going to happen: faults.c */
 	struct event ev;
 	struct run *r;
@@ -33,8 +34,14 @@ struct run {
 	unsigned nr_volumes;
 	struct event fault, doom, ambush;
 	struct later later[LATER_MAX];
-	uint64_t kinds; /* of faults: bit i: fault_kinds[i] */
+	uint64_t kinds;	      /* of faults: bit i: fault_kinds[i] */
+	struct node *patient; /* has a bad copy of something: fault_disk.c */
+	/* What waits for rest (faults.c), and until when the phase is made longer for it. */
+	const struct kind *wanted;
+	uint64_t lull_until;
+	unsigned nr_lulls;
 	bool faults_on;
+	const char *only;  /* --only: the name of the kind; NULL: the seed says */
 	bool no_faults;	   /* --no-faults */
 	uint64_t until_ns; /* --until: it stops there */
 	/* the administrator: formats, creates */

@@ -1,7 +1,7 @@
 /* sim.c - many runs, each of a seed.
  *
- *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--twice]
- *       [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--marks]
+ *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--only KIND]
+ *       [--twice] [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--marks]
  *       [--table]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
@@ -33,7 +33,8 @@
 struct options {
 	uint64_t seed, count, until_ns;
 	bool log, no_faults, twice, quiet;
-	bool first; /* one failure is enough */
+	const char *only; /* kind of fault */
+	bool first;	  /* one failure is enough */
 	unsigned jobs;
 	const struct scenario *scenario; /* NULL: a random run */
 	bool all_scenarios, marks, table;
@@ -93,6 +94,7 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 	r->w.story = o->log ? stdout : NULL;
 	r->until_ns = o->until_ns;
 	r->no_faults = o->no_faults;
+	r->only = o->only;
 	r->w.bus = bus_new(&r->w);
 	draw_shape(r);
 	phases(r);
@@ -265,10 +267,10 @@ static bool parse(int argc, char **argv, struct options *o)
 {
 	static const struct option options[] = {
 		{"seed", 1, NULL, 's'},	    {"count", 1, NULL, 'c'},	 {"log", 0, NULL, 'l'},
-		{"until", 1, NULL, 'u'},    {"no-faults", 0, NULL, 'n'}, {"twice", 0, NULL, 't'},
-		{"jobs", 1, NULL, 'j'},	    {"quiet", 0, NULL, 'q'},	 {"plant", 1, NULL, 'p'},
-		{"first", 0, NULL, 'f'},    {"marks", 0, NULL, 'm'},	 {"table", 0, NULL, 'T'},
-		{"scenario", 1, NULL, 'S'}, {NULL, 0, NULL, 0}};
+		{"until", 1, NULL, 'u'},    {"no-faults", 0, NULL, 'n'}, {"only", 1, NULL, 'o'},
+		{"twice", 0, NULL, 't'},    {"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},
+		{"plant", 1, NULL, 'p'},    {"first", 0, NULL, 'f'},	 {"marks", 0, NULL, 'm'},
+		{"scenario", 1, NULL, 'S'}, {"table", 0, NULL, 'T'},	 {NULL, 0, NULL, 0}};
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -278,6 +280,7 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'l': o->log = true; break;
 		case 'u': o->until_ns = (uint64_t)(atof(optarg) * 1e9); break;
 		case 'n': o->no_faults = true; break;
+		case 'o': o->only = optarg; break;
 		case 't': o->twice = true; break;
 		case 'j': o->jobs = (unsigned)atoi(optarg); break;
 		case 'q': o->quiet = true; break;

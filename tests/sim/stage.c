@@ -460,7 +460,7 @@ void stage_heal(struct stage *s)
 			proc_resume(n->p);
 		disk_set_stall(n->disk, 0);
 		disk_set_full(n->disk, false);
-		disk_set_errors(n->disk, 0);
+		disk_set_errors(n->disk, 0, 0);
 		disk_unrot(n->disk);
 	}
 	until(s, all_rest, NULL, "rest");

@@ -40,6 +40,7 @@ const char *const fault_names[FAULT_NR] = {
 	[FAULT_QUORUM] = "quorum lost",
 	[FAULT_HALF_OPEN] = "half-open connection",
 	[FAULT_SLOW_READER] = "slow reader",
+	[FAULT_ROT_START] = "bit rot before a start",
 	[FAULT_WALL] = "wall clock jump",
 };
 

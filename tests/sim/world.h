@@ -85,6 +85,7 @@ enum fault { /* counted, and named in the story */
 	     FAULT_HALF_OPEN,
 	     FAULT_SLOW_READER,
 	     FAULT_WALL,
+	     FAULT_ROT_START,
 	     FAULT_NR
 };
 extern const char *const fault_names[FAULT_NR];
@@ -197,10 +198,13 @@ void disk_proc_died(struct sim_disk *d, struct proc *p);
 void disk_submit(struct proc *p, struct env_io *io);
 /* Faults for a while or once. */
 void disk_set_stall(struct sim_disk *d, uint64_t until);
-void disk_set_errors(struct sim_disk *d, unsigned per_million);
+void disk_set_errors(struct sim_disk *d, unsigned reads_per_million, unsigned writes_per_million);
 void disk_set_full(struct sim_disk *d, bool full);
-/* Flips one synced bit; false: nothing to rot, or one is rotten already.  disk_unrot() ends it. */
-bool disk_rot(struct sim_disk *d, struct prng *r);
+/* Flips one synced bit of an object (of its header); false: nothing to rot, or one is rotten
+ * already.  disk_unrot() ends it. */
+bool disk_rot(struct sim_disk *d, struct prng *r, bool header);
+/* It is another, empty one now.  Nobody uses it. */
+void disk_wipe(struct sim_disk *d);
 void disk_unrot(struct sim_disk *d);
 /* Are all files of that name durable, with all that was written to them?  (invariants.c) */
 bool disk_durable(const struct sim_disk *d, const char *name);
