@@ -273,11 +273,12 @@ static void plant_answer(struct gw_write *w, const struct gw_call *k)
 static void ring_order(const struct gw_obj *o, uint32_t *order)
 {
 	uint32_t self = (uint32_t)o->v->gw->view->self;
+	uintptr_t first = PLANTED(pointer_order) ? (uintptr_t)o >> 6 : 0;
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < o->nr_ring; i++)
-		if (o->ring[i] != self)
-			order[n++] = o->ring[i];
+		if (o->ring[(first + i) % o->nr_ring] != self)
+			order[n++] = o->ring[(first + i) % o->nr_ring];
 	if (n < o->nr_ring)
 		order[n] = self;
 }

@@ -33,6 +33,7 @@
 	X(intent_unlogged)   /* a large write goes in place before its intent is durable */        \
 	X(meta_early)	     /* an intent is said to be done before its data is synced */          \
 	X(apply_clock)	     /* the state machine looks at the clock of its node */                \
+	X(pointer_order)     /* the replicas of an object in an order of its address in memory */  \
 	X(reuse_early)	     /* journal space is reused before the objects are synced */
 
 #ifdef SIM_PLANTS

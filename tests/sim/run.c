@@ -7,6 +7,7 @@
 #include "sheep/peer.h"
 #include "tests/sim/run.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -48,6 +49,11 @@ bool step(struct run *r)
 		dump(r);
 		return false;
 	}
+	if (r->w.now >= r->fail_ns) {
+		world_fail(&r->w, "--fail-at");
+		return false;
+	}
+	assert(r->w.now < r->crash_ns); /* --crash-at */
 	if (r->w.nr_events > EVENTS_MAX) {
 		world_fail(&r->w, "more than %llu events", (unsigned long long)EVENTS_MAX);
 		return false;

@@ -41,9 +41,10 @@ struct run {
 	uint64_t lull_until;
 	unsigned nr_lulls;
 	bool faults_on;
-	const char *only;  /* --only: the name of the kind; NULL: the seed says */
-	bool no_faults;	   /* --no-faults */
-	uint64_t until_ns; /* --until: it stops there */
+	const char *only;	    /* --only: the name of the kind; NULL: the seed says */
+	bool no_faults;		    /* --no-faults */
+	uint64_t until_ns;	    /* --until: it stops there */
+	uint64_t fail_ns, crash_ns; /* --fail-at, --crash-at */
 	/* the administrator: formats, creates */
 	struct proc *admin;
 	struct co_sched *admin_sched;

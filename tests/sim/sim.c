@@ -2,12 +2,14 @@
  *
  *   sim [--seed N] [--count N] [--jobs N] [--log] [--until SECONDS] [--no-faults] [--only KIND]
  *       [--twice] [--quiet] [--plant NAME] [--first] [--scenario NAME|all|list] [--marks]
- *       [--table]
+ *       [--table] [--fail-at SECONDS] [--crash-at SECONDS]
  *
  * With --count each seed has a process of its own, and every 20th is run twice: the two traces must
  * be the same.  --log (of one seed) tells the story.  --scenario plays a story of stage.h instead,
  * with delays drawn from the seed; `all`: every one of them.  --marks: all scenarios, then the
  * seeds, and which clauses of the design and which kinds of faults that has hit (marks.h).
+ * --fail-at,
+ * --crash-at: so that it can be tested what is said of a run that fails, or crashes (selftest).
  */
 #include "config.h"
 
@@ -15,6 +17,7 @@
 #include "tests/sim/marks.h"
 #include "tests/sim/run.h"
 #include "tests/sim/stage.h"
+#include "tests/sim/tell.h"
 #include "tests/sim/totals.h"
 
 #include <assert.h>
@@ -31,7 +34,7 @@
 #define SEED_SECONDS 180u /* of real time */
 
 struct options {
-	uint64_t seed, count, until_ns;
+	uint64_t seed, count, until_ns, fail_ns, crash_ns;
 	bool log, no_faults, twice, quiet;
 	const char *only; /* kind of fault */
 	bool first;	  /* one failure is enough */
@@ -65,17 +68,6 @@ static bool plant(const char *name)
 	return false;
 }
 
-/* What went wrong in it, and how to see it again. */
-static void print_failure(const struct run *r)
-{
-	printf("  faults:");
-	for (unsigned i = 0; i < FAULT_NR; i++)
-		if (r->w.faults[i])
-			printf(" %s %" PRIu64 ",", fault_names[i], r->w.faults[i]);
-	printf("\n  the story: sim --seed %" PRIu64 " --log; up to just before: --until %.6f\n",
-	       r->w.seed, (double)(r->w.now - 1) / 1e9);
-}
-
 static uint32_t cpu_now(void)
 {
 	return (uint32_t)((uint64_t)clock() * 1000000 / CLOCKS_PER_SEC);
@@ -93,8 +85,12 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 	memory_world_only(&r->w);
 	r->w.story = o->log ? stdout : NULL;
 	r->until_ns = o->until_ns;
+	r->fail_ns = o->fail_ns;
+	r->crash_ns = o->crash_ns;
 	r->no_faults = o->no_faults;
 	r->only = o->only;
+	tell_crash(&r->w, NULL);
+	tell_legend(&r->w, NULL);
 	r->w.bus = bus_new(&r->w);
 	draw_shape(r);
 	phases(r);
@@ -117,8 +113,9 @@ static int one_seed(const struct options *o, uint64_t seed, struct totals *sum, 
 		       r->w.hash, st.ops, st.faults, (double)r->w.now / 1e9, r->w.nr_events,
 		       (double)longest / 1e9, r->w.failed ? ": " : "", r->w.why);
 	if (r->w.failed)
-		print_failure(r);
+		tell_failure(&r->w, NULL);
 	fflush(stdout);
+	tell_crash(NULL, NULL);
 	*hash = r->w.hash;
 	int status = r->w.failed;
 	faults_done(r);
@@ -140,15 +137,22 @@ static int one_scenario(const struct options *o, uint64_t seed, struct totals *s
 	w.story = o->log ? stdout : NULL;
 	w.bus = bus_new(&w);
 	s->w = &w;
+	tell_crash(&w, o->scenario->name);
+	tell_legend(&w, o->scenario->name);
 	o->scenario->play(s);
 	stage_end(s);
 	if (!o->quiet || w.failed)
 		printf("%s, seed %" PRIu64 " %s hash %016" PRIx64 ": %.1f s%s%s\n",
 		       o->scenario->name, seed, w.failed ? "FAILED" : "ok", w.hash,
 		       (double)w.now / 1e9, w.failed ? ": " : "", w.why);
+	if (w.failed)
+		tell_failure(&w, o->scenario->name);
 	fflush(stdout);
-	__atomic_add_fetch(&sum->steps, s->nr_steps, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&sum->ns, w.now, __ATOMIC_RELAXED);
+	tell_crash(NULL, NULL);
+	if (sum) {
+		__atomic_add_fetch(&sum->steps, s->nr_steps, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&sum->ns, w.now, __ATOMIC_RELAXED);
+	}
 	*hash = w.hash;
 	int status = w.failed;
 	stage_free(s);
@@ -164,6 +168,28 @@ static int one(const struct options *o, uint64_t seed, struct totals *sum, uint6
 	return o->scenario ? one_scenario(o, seed, sum, hash) : one_seed(o, seed, sum, hash);
 }
 
+/* What is allocated from now on has other addresses, in another order, and other contents. */
+static void shuffle_memory(uint64_t seed)
+{
+	static void *block[4000];
+	struct prng p;
+
+	prng_init(&p, seed, 11);
+	for (unsigned i = 0; i < 4000; i++) {
+		size_t len = 16u << prng_in(&p, 0, 8);
+		block[i] = malloc(len);
+		assert(block[i]);
+		memset(block[i], (int)prng_next(&p), len);
+	}
+	for (unsigned i = 0; i < 4000; i++) {
+		unsigned k = (unsigned)prng_in(&p, i, 3999);
+		void *b = block[k];
+		block[k] = block[i];
+		if (i % 4) /* the others are never given back */
+			free(b);
+	}
+}
+
 /* The same seed gives the same trace. */
 static int seed_twice(const struct options *o, uint64_t seed, struct totals *sum)
 {
@@ -174,24 +200,28 @@ static int seed_twice(const struct options *o, uint64_t seed, struct totals *sum
 		return 1;
 	marks_seed(o->scenario);
 	again.quiet = true;
-	one(&again, seed, sum, &hash[1]);
+	shuffle_memory(seed);
+	one(&again, seed, NULL, &hash[1]);
+	__atomic_add_fetch(&sum->twice, 1, __ATOMIC_RELAXED);
 	if (hash[0] == hash[1])
 		return 0;
-	printf("seed %" PRIu64 " FAILED: two runs, two traces: %016" PRIx64 ", %016" PRIx64 "\n",
-	       seed, hash[0], hash[1]);
+	printf("seed %" PRIu64 " FAILED: two runs, two traces: %016" PRIx64 ", %016" PRIx64 "\n"
+	       "  where they part: sim --seed %" PRIu64 " --log, twice, and compare\n",
+	       seed, hash[0], hash[1], seed);
 	fflush(stdout);
 	return 1;
 }
 
-/* Each seed in a process of its own: one that crashes or hangs is one that failed. */
+/* Each seed in a process of its own: one that crashes or hangs is one that failed.  It says so
+ * itself (tell_crash()), if it can. */
 static void ended(struct totals *sum, const pid_t *pid, const uint64_t *seed, unsigned nr_jobs,
 		  pid_t gone, int status)
 {
 	for (unsigned i = 0; i < nr_jobs; i++)
 		if (pid[i] == gone && WIFSIGNALED(status)) {
-			printf("seed %" PRIu64 " FAILED: %s\n", seed[i],
-			       WTERMSIG(status) == SIGALRM ? "it hangs"
-							   : strsignal(WTERMSIG(status)));
+			printf("seed %" PRIu64 " FAILED: %s\n  the story: sim --seed %" PRIu64
+			       " --log\n",
+			       seed[i], strsignal(WTERMSIG(status)), seed[i]);
 			fflush(stdout);
 		}
 	if (status)
@@ -270,7 +300,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		{"until", 1, NULL, 'u'},    {"no-faults", 0, NULL, 'n'}, {"only", 1, NULL, 'o'},
 		{"twice", 0, NULL, 't'},    {"jobs", 1, NULL, 'j'},	 {"quiet", 0, NULL, 'q'},
 		{"plant", 1, NULL, 'p'},    {"first", 0, NULL, 'f'},	 {"marks", 0, NULL, 'm'},
-		{"scenario", 1, NULL, 'S'}, {"table", 0, NULL, 'T'},	 {NULL, 0, NULL, 0}};
+		{"scenario", 1, NULL, 'S'}, {"table", 0, NULL, 'T'},	 {"fail-at", 1, NULL, 'F'},
+		{"crash-at", 1, NULL, 'C'}, {NULL, 0, NULL, 0}};
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -279,6 +310,8 @@ static bool parse(int argc, char **argv, struct options *o)
 		case 'c': o->count = strtoull(optarg, NULL, 0); break;
 		case 'l': o->log = true; break;
 		case 'u': o->until_ns = (uint64_t)(atof(optarg) * 1e9); break;
+		case 'F': o->fail_ns = (uint64_t)(atof(optarg) * 1e9); break;
+		case 'C': o->crash_ns = (uint64_t)(atof(optarg) * 1e9); break;
 		case 'n': o->no_faults = true; break;
 		case 'o': o->only = optarg; break;
 		case 't': o->twice = true; break;
@@ -315,12 +348,16 @@ static void every_scenario(const struct options *o, uint64_t count, struct total
 
 int main(int argc, char **argv)
 {
-	struct options o = {.seed = 1, .count = 1, .jobs = 1, .until_ns = UINT64_MAX};
+	struct options o = {.seed = 1,
+			    .count = 1,
+			    .jobs = 1,
+			    .until_ns = UINT64_MAX,
+			    .fail_ns = UINT64_MAX,
+			    .crash_ns = UINT64_MAX};
 	uint64_t hash;
 	if (!parse(argc, argv, &o))
 		return 64;
-	/* Some are run twice, scenarios are not counted here. */
-	struct totals *sum = totals_new(2 * o.count);
+	struct totals *sum = totals_new(o.count); /* scenarios are not counted there */
 	if (o.count == 1 && !o.twice && !o.all_scenarios && !o.marks) {
 		o.quiet = false;
 		return one(&o, o.seed, sum, &hash);

@@ -27,16 +27,19 @@ static void add(uint64_t *sum, uint64_t n)
 void totals_add(struct totals *sum, const struct run *r, uint32_t cpu_us, struct seed_totals *ret)
 {
 	*ret = (struct seed_totals){.ms = (uint32_t)(r->w.now / MS), .cpu_us = cpu_us};
-	for (unsigned i = 0; i < FAULT_NR; i++) {
+	for (unsigned i = 0; i < FAULT_NR; i++)
 		ret->faults += (uint32_t)r->w.faults[i];
+	for (unsigned i = 0; i < r->shape.nr_clients; i++)
+		for (unsigned k = 0; k < WORK_NR; k++)
+			ret->ops += (uint32_t)r->client[i].did[k];
+	if (!sum)
+		return;
+	for (unsigned i = 0; i < FAULT_NR; i++)
 		add(&sum->faults[i], r->w.faults[i]);
-	}
 	for (unsigned i = 0; i < r->shape.nr_clients; i++) {
 		add(&sum->clients[r->client[i].kind], 1);
-		for (unsigned k = 0; k < WORK_NR; k++) {
-			ret->ops += (uint32_t)r->client[i].did[k];
+		for (unsigned k = 0; k < WORK_NR; k++)
 			add(&sum->did[k], r->client[i].did[k]);
-		}
 	}
 	add(&sum->ns, r->w.now);
 	sum->seed[__atomic_fetch_add(&sum->nr, 1, __ATOMIC_RELAXED)] = *ret;
@@ -101,8 +104,11 @@ void totals_print(const struct totals *sum, bool table)
 
 	if (table)
 		printf("| campaign | |\n|---|---|\n");
-	printf("%sruns%s%" PRIu64 ", %" PRIu64 " failed; %.1f simulated hours%s", begin, between,
-	       sum->passed + sum->failed, sum->failed, (double)sum->ns / 3600e9, end);
+	printf("%sruns%s%" PRIu64 ", %" PRIu64 " failed; %.1f simulated seconds (%.1f hours)%s",
+	       begin, between, sum->passed + sum->failed, sum->failed, (double)sum->ns / 1e9,
+	       (double)sum->ns / 3600e9, end);
+	printf("%srun twice%s%" PRIu64 ", to compare their traces%s", begin, between, sum->twice,
+	       end);
 	if (sum->steps)
 		printf("%ssteps of scenarios%s%" PRIu64 "%s", begin, between, sum->steps, end);
 	if (sum->nr) {

@@ -5,7 +5,7 @@
 #include "tests/sim/run.h"
 
 struct totals { /* of all seeds; shared with the children */
-	uint64_t passed, failed, steps /* of scenarios */, ns;
+	uint64_t passed, failed, twice, steps /* of scenarios */, ns;
 	uint64_t did[WORK_NR], faults[FAULT_NR], clients[CLIENT_NR];
 	uint64_t nr; /* seeds that are in: */
 	struct seed_totals {
@@ -15,7 +15,7 @@ struct totals { /* of all seeds; shared with the children */
 
 /* Room for @nr seeds; lives until the end.  The children write to it, too. */
 struct totals *totals_new(uint64_t nr);
-/* One seed more; @cpu_us: what it took. */
+/* One seed more; @cpu_us: what it took.  Of @sum NULL only *ret is filled in. */
 void totals_add(struct totals *sum, const struct run *r, uint32_t cpu_us, struct seed_totals *ret);
 /* Some lines; as a table for doc/testing.md if @table. */
 void totals_print(const struct totals *sum, bool table);
