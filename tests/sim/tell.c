@@ -65,6 +65,7 @@ void tell_legend(const struct world *w, const char *scenario)
 
 void tell_failure(const struct world *w, const char *scenario)
 {
+	uint64_t before = w->now - US;
 	unsigned nr = 0;
 
 	fflush_unlocked(stdout); /* also in a crash, which may be in there */
@@ -77,7 +78,8 @@ void tell_failure(const struct world *w, const char *scenario)
 		scenario ? "--scenario " : "", scenario ? scenario : "", scenario ? " " : "",
 		w->seed);
 	if (!scenario)
-		dprintf(OUT, "; up to just before: --until %.6f", (double)(w->now - 1) / 1e9);
+		dprintf(OUT, "; up to just before: --until %llu.%06llu", before / SEC,
+			before % SEC / US);
 	dprintf(OUT, "\n");
 }
 
