@@ -131,6 +131,8 @@ uint64_t cluster_serve_after(const struct cluster *c);
  * again at least each SD_LEASE_NS while it is so; what was not said again for a while is taken
  * back. */
 void cluster_accuse(struct cluster *c, const struct incarnation *who);
+/* It answers again: what was said of it is taken back at once. */
+void cluster_acquit(struct cluster *c, const struct incarnation *who);
 /* Whom it is good to ask now whether they live: who stands accused, and who accuses this node.  At
  * most @max; returns how many.  No yield. */
 unsigned cluster_suspects(const struct cluster *c, struct incarnation *who, unsigned max);

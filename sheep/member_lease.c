@@ -410,6 +410,14 @@ void cluster_accuse(struct cluster *c, const struct incarnation *who)
 		p->blamed_at = env_now(c->env);
 }
 
+void cluster_acquit(struct cluster *c, const struct incarnation *who)
+{
+	struct lease_peer *p = find(c, who);
+
+	if (p)
+		p->blamed_at = 0;
+}
+
 unsigned cluster_suspects(const struct cluster *c, struct incarnation *who, unsigned max)
 {
 	unsigned nr = 0;

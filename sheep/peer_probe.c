@@ -71,8 +71,10 @@ void probe_heard(struct peer *peer)
 	if (!q)
 		return;
 	q->heard_at = q->since = q->conn_at = env_now(q->p->sh->env);
-	if (q->accused)
+	if (q->accused) {
 		log_notice(q->p->sh->log, "another node answers again");
+		cluster_acquit(q->p->sh->cluster, &peer->inc);
+	}
 	q->accused = false;
 }
 

@@ -109,9 +109,11 @@ static bool node_at_rest(const struct node *n, unsigned nr, uint64_t hash)
 {
 	const struct cluster *c = n->sh->cluster;
 	const struct view *v = cluster_view(c);
+	struct incarnation suspect;
 
-	return !n->p->paused && cluster_status(c) == CLUSTER_RUNNING && v && v->nr == nr &&
-	       sync_at_rest(n->sh) && cluster_state_hash(c) == hash;
+	return !cluster_suspects(c, &suspect, 1) && !n->p->paused &&
+	       cluster_status(c) == CLUSTER_RUNNING && v && v->nr == nr && sync_at_rest(n->sh) &&
+	       cluster_state_hash(c) == hash;
 }
 
 bool at_rest(struct run *r)

@@ -30,6 +30,7 @@ const struct scenario scenarios[] = {
 	{"one-link-is-cut", "two that cannot reach each other: one goes (5.6)", one_link_is_cut},
 	{"one-way-is-cut", "the same, in one direction", one_way_is_cut},
 	{"dead-for-its-peers", "who answers nobody is the one that goes (5.6)", dead_for_its_peers},
+	{"link-comes-back", "who answers again in time is not expelled (5.6)", link_comes_back},
 	{"busy-is-not-dead", "nobody is expelled for being busy (4.4)", busy_is_not_dead},
 	{"absent-was-newer",
 	 "who took writes alone is waited for; his elder is not asked (B1d, B1i)",

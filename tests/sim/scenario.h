@@ -36,6 +36,7 @@ void first_flush_asks_all(struct stage *s);
 void one_link_is_cut(struct stage *s);
 void one_way_is_cut(struct stage *s);
 void dead_for_its_peers(struct stage *s);
+void link_comes_back(struct stage *s);
 void busy_is_not_dead(struct stage *s);
 
 #endif

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "include/sheepdog/limits.h"
+#include "sheep/cluster.h"
 #include "tests/sim/scenario.h"
 
 /* Until who does not answer is out, for any reason, and a claimer has waited for the lease. */
@@ -37,6 +38,34 @@ void one_link_is_cut(struct stage *s)
 	expect(s, epoch_of(s, 'R') > e, "nobody went");
 	stage_heal(s);
 	wrote(c, 16);
+}
+
+static unsigned nr_accused(struct stage *s)
+{
+	struct incarnation who[2];
+
+	return cluster_suspects(node_at(s, 'R')->sh->cluster, who, 2);
+}
+
+/* It comes back when they accuse each other already, and before one of them has to go: both stay.
+ */
+void link_comes_back(struct stage *s)
+{
+	stage_cluster(s, 3, 3);
+	struct cast *c = client(s, "PQR", false);
+	wrote(c, 0);
+	uint32_t e = epoch_of(s, 'R');
+	cut_both(s, 'P', 'Q');
+	struct step *w = writes(c, 0);
+	uint64_t end = s->w->now + 3 * SD_INSIST_NS;
+	while (nr_accused(s) < 2 && s->w->now < end)
+		pass(s, 10 * MS);
+	expect(s, !w->done && nr_accused(s) == 2, "they do not accuse each other");
+	joined(s, 'P', 'Q');
+	joined(s, 'Q', 'P');
+	until_done(s, w);
+	pass(s, 2 * SD_INSIST_NS);
+	expect(s, epoch_of(s, 'R') == e, "a node that answers again was expelled");
 }
 
 /* The same, in one direction only. */
