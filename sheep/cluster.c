@@ -21,6 +21,7 @@
 
 #include "sheep/cluster_int.h"
 #include "sheep/mark.h"
+#include "sheep/plant.h"
 
 /* ---- memory ---- */
 
@@ -105,6 +106,8 @@ int cs_key_cmp(const struct cs_key *a, const struct cs_key *b)
 		return a->forces < b->forces ? -1 : 1;
 	if (a->epoch != b->epoch)
 		return a->epoch < b->epoch ? -1 : 1;
+	if (PLANTED(log_position))
+		return 0;
 	return a->pos < b->pos ? -1 : a->pos > b->pos;
 }
 

@@ -7,6 +7,7 @@
 
 #include "sheep/cluster_int.h"
 #include "sheep/mark.h"
+#include "sheep/plant.h"
 
 #define NS_PER_S 1000000000u
 
@@ -289,7 +290,7 @@ int cs_admitted(struct cs *s, const struct cmd *cmd, struct cs_out *out)
 	if (!in)
 		return -ENOMEM;
 	for (unsigned i = 0; i < s->nr_lobby; i++)
-		if (s->lobby[i]->admitted && all_acked(s, s->lobby[i]))
+		if (s->lobby[i]->admitted && (all_acked(s, s->lobby[i]) || PLANTED(join_at_once)))
 			in[nr++] = s->lobby[i];
 	if (nr)
 		MARK(cs_admitted);

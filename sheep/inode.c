@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/plant.h"
 
 #define IDX_END		((uint64_t)SD_INODE_OLD_SIZE)
 #define IDX_CHUNK_BYTES (IDX_CHUNK * sizeof(uint32_t))
@@ -370,6 +371,22 @@ static void idx_unpin(struct gw_vdi *v, unsigned from, unsigned to)
 		chunk_unpin(v->chunks[c]);
 }
 
+/* N2: the objects whose references are gone. */
+static int idx_drop(struct gw_op *op, struct gw_vdi *v, struct idx_write *w, uint64_t seq)
+{
+	struct gw_removal rm = {
+		.op = op,
+		.v = v,
+		.base = SD_DATA_OID(v->vid, 0),
+		.idx = w->drops,
+		.end = w->nr_drops,
+		.seq = seq,
+		.durable = w->durable,
+	};
+
+	return objs_remove(&rm); /* ~ */
+}
+
 /* The chunks are pinned, the range is locked. */
 static int idx_apply(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struct idx_write *w)
 {
@@ -393,23 +410,17 @@ static int idx_apply(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 		/* N2: a cut of the power must not bring the reference back without the object */
 		.durable = w->durable || w->nr_drops,
 	};
-	r = owner_write(op, o, &io); /* ~ */
+	if (PLANTED(remove_first) && w->nr_drops)
+		r = idx_drop(op, v, w, seq); /* ~ */
+	if (!r)
+		r = owner_write(op, o, &io); /* ~ */
 	if (r)
 		return r;
 	for (uint32_t i = w->from; i < w->to; i++)
 		*entry(v, i) = idx_new(w, i);
 	if (!w->nr_drops)
 		return SD_RES_SUCCESS;
-	struct gw_removal rm = {
-		.op = op,
-		.v = v,
-		.base = SD_DATA_OID(v->vid, 0),
-		.idx = w->drops,
-		.end = w->nr_drops,
-		.seq = seq,
-		.durable = w->durable,
-	};
-	return objs_remove(&rm); /* ~ */
+	return idx_drop(op, v, w, seq); /* ~ */
 }
 
 static int index_write(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struct idx_write *w)

@@ -32,6 +32,11 @@
 	X(flush_not_all)     /* the first flush of a generation goes to known writers only */      \
 	X(intent_unlogged)   /* a large write goes in place before its intent is durable */        \
 	X(meta_early)	     /* an intent is said to be done before its data is synced */          \
+	X(repair_any)	     /* a block read for a repair is stored whatever was written since */  \
+	X(remove_first)	     /* a discarded object goes before its reference is gone */            \
+	X(start_unsynced)    /* what a death left in the kernel is not synced at start */          \
+	X(log_position)	     /* at a start the newest epoch counts, not the place in the log */    \
+	X(join_at_once)	     /* an epoch has a joiner before all have the start set durable */     \
 	X(apply_clock)	     /* the state machine looks at the clock of its node */                \
 	X(pointer_order)     /* the replicas of an object in an order of its address in memory */  \
 	X(reuse_early)	     /* journal space is reused before the objects are synced */

@@ -9,6 +9,7 @@
 
 #include "sheep/sync_int.h"
 #include "sheep/mark.h"
+#include "sheep/plant.h"
 
 /* ---- calls (Y6) ---- */
 
@@ -349,7 +350,10 @@ static int repair_block(struct job *j, const struct repair *r, unsigned src, uin
 	if (e == 0) {
 		struct obj_ver ver = {a->c.rsp.ver_gen, a->c.rsp.ver_seq};
 		struct store_obj *o = store_get(s->sh->store, r->oid, true); /* ~ */
+		struct obj_info have = {0};
 		MARK(repair_block);
+		if (PLANTED(repair_any) && store_lookup(s->sh->store, r->oid, &have))
+			ver = have.ver;
 		e = job_over(j) ? -ESTALE : store_repair(o, ver, off, a->reply, 0, len); /* ~ */
 		if (e == -ESTALE)
 			MARK(repair_moved);

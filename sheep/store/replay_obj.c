@@ -11,6 +11,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/plant.h"
 #include "sheep/mark.h"
 
 #include <assert.h>
@@ -249,8 +250,8 @@ static co_fn int apply_writes(struct work *w)
 	mark_torn(w);
 	lv->fver = lv->cur.ver;
 	lv->fcopies = lv->cur.copies;
-	r = meta_write(lv);		   /* ~ */
-	return r == 0 ? file_sync(lv) : r; /* ~ */
+	r = meta_write(lv);					       /* ~ */
+	return r == 0 && !PLANTED(start_unsynced) ? file_sync(lv) : r; /* ~ */
 }
 
 static co_fn int apply_one(struct live *lv)

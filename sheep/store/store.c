@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/plant.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -190,7 +191,7 @@ static co_fn int open_dirs(struct store *st, bool fresh, char **err)
 		r = st_sync_file(st, st->obj, ENV_IO_FSYNC); /* ~ */
 	if (r == 0 && !st->conf.nosync)
 		r = st_sync_file(st, st->dir, ENV_IO_FSYNC); /* ~ */
-	if (r == 0 && !st->conf.nosync)
+	if (r == 0 && !st->conf.nosync && !PLANTED(start_unsynced))
 		r = st_sync_file(st, st->dir, ENV_IO_SYNCFS); /* ~ before any version is answered */
 	if (r < 0)
 		st_says(err, "Cannot open %s/obj: %s", st->conf.dir, strerror(-r));

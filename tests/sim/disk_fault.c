@@ -127,14 +127,16 @@ void disk_wipe(struct sim_disk *d)
 }
 
 /* Files named like objects (16 hex digits) rot; the journal and the rest have checksums of their
- * own kind. */
-static void rot_candidates(struct inode *n, struct inode **list, unsigned *nr, unsigned max)
+ * own kind.  @name: that one only. */
+static void rot_candidates(struct inode *n, const char *name, struct inode **list, unsigned *nr,
+			   unsigned max)
 {
 	for (struct entry *e = n->live; e; e = e->next) {
 		if (e->inode->dir)
-			rot_candidates(e->inode, list, nr, max);
+			rot_candidates(e->inode, name, list, nr, max);
 		else if (strlen(e->name) == 16 && strspn(e->name, "0123456789abcdef") == 16 &&
-			 cds_list_empty(&e->inode->unsynced) && e->inode->img.pages.nr && *nr < max)
+			 (!name || !strcmp(name, e->name)) && cds_list_empty(&e->inode->unsynced) &&
+			 e->inode->img.pages.nr && *nr < max)
 			list[(*nr)++] = e->inode;
 	}
 }
@@ -158,25 +160,10 @@ static uint64_t rot_page(const struct inode *n, struct prng *r, bool header)
 	return key <= blks ? key : 0;
 }
 
-bool disk_rot(struct sim_disk *d, struct prng *r, bool header)
+static void rot_bit(struct sim_disk *d, struct inode *n, uint64_t key, unsigned at, unsigned bit)
 {
-	struct inode *list[256];
-	unsigned nr = 0;
-	uint8_t *page, *old;
+	uint8_t *page = image_own(&n->img, key), *old = image_own(&n->old, key);
 
-	if (d->rotten)
-		return false;
-	rot_candidates(d->root, list, &nr, 256);
-	if (!nr)
-		return false;
-	struct inode *n = list[prng_in(r, 0, nr - 1)];
-	uint64_t key = rot_page(n, r, header);
-	if (!key || !image_page(&n->img, key) || !image_page(&n->old, key))
-		return false;
-	page = image_own(&n->img, key);
-	old = image_own(&n->old, key);
-	unsigned at = (unsigned)prng_in(r, header ? PAGE - SECTOR : 0, PAGE - 1),
-		 bit = 1u << prng_in(r, 0, 7);
 	page[at] ^= (uint8_t)bit;
 	old[at] ^= (uint8_t)bit;
 	n->refs++;
@@ -185,6 +172,39 @@ bool disk_rot(struct sim_disk *d, struct prng *r, bool header)
 	d->rotten_at = at;
 	d->rotten_bit = (uint8_t)bit;
 	memcpy(d->rotten_sector, page + at / SECTOR * SECTOR, SECTOR);
+}
+
+bool disk_rot(struct sim_disk *d, struct prng *r, bool header)
+{
+	struct inode *list[256];
+	unsigned nr = 0;
+
+	if (d->rotten)
+		return false;
+	rot_candidates(d->root, NULL, list, &nr, 256);
+	if (!nr)
+		return false;
+	struct inode *n = list[prng_in(r, 0, nr - 1)];
+	uint64_t key = rot_page(n, r, header);
+	if (!key || !image_page(&n->img, key) || !image_page(&n->old, key))
+		return false;
+	unsigned at = (unsigned)prng_in(r, header ? PAGE - SECTOR : 0, PAGE - 1),
+		 bit = 1u << prng_in(r, 0, 7);
+	rot_bit(d, n, key, at, bit);
+	return true;
+}
+
+bool disk_rot_object(struct sim_disk *d, const char *name)
+{
+	struct inode *n;
+	unsigned nr = 0;
+
+	if (d->rotten)
+		return false;
+	rot_candidates(d->root, name, &n, &nr, 1);
+	if (!nr || !image_page(&n->img, 1) || !image_page(&n->old, 1))
+		return false;
+	rot_bit(d, n, 1, 0, 1);
 	return true;
 }
 

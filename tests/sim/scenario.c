@@ -52,5 +52,10 @@ const struct scenario scenarios[] = {
 	 flush_reaches_all},
 	{"first-flush-asks-all", "the first flush of a generation goes to all members (B5)",
 	 first_flush_asks_all},
+	{"start-syncs", "what a death left in the kernel is synced at start (B5)", start_syncs},
+	{"repair-is-no-older", "a repair is stored at the version it was read at (B9)",
+	 repair_is_no_older},
+	{"reference-goes-first", "a discarded object goes after its reference (8)",
+	 reference_goes_first},
 	{0},
 };

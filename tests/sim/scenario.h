@@ -31,6 +31,9 @@ void claim_waits_for_lease(struct stage *s);
 void old_session_is_over(struct stage *s);
 void flush_reaches_all(struct stage *s);
 void first_flush_asks_all(struct stage *s);
+void start_syncs(struct stage *s);
+void repair_is_no_older(struct stage *s);
+void reference_goes_first(struct stage *s);
 
 /* scenario_lease.c */
 void one_link_is_cut(struct stage *s);

@@ -116,3 +116,60 @@ void first_flush_asks_all(struct stage *s)
 	stage_heal(s);
 	has_read(c, 0);
 }
+
+/* B5: both replicas died and are back, one after the other; what the kernel kept for them is
+ * flushed, too. */
+void start_syncs(struct stage *s)
+{
+	stage_gateways(s, 4, 2, 1);
+	struct cast *c = client(s, "S", true);
+	wrote(c, 0);
+	flushed(c);
+	wrote(c, 0);
+	dies(s, 'P');
+	start(s, 'P');
+	until_view(s, 'S', "PQRS");
+	until_rest(s, "PQRS");
+	dies(s, 'Q');
+	start(s, 'Q');
+	until_view(s, 'S', "PQRS");
+	until_rest(s, "PQRS");
+	flushed(c);
+	power_cut(s, "PQ");
+	stage_heal(s);
+	has_read(c, 0);
+}
+
+/* B9: the block that P is sent to repair its own is older than what P has by then. */
+void repair_is_no_older(struct stage *s)
+{
+	stage_gateways(s, 4, 2, 1);
+	struct cast *c = client(s, "S", false);
+	wrote(c, 0);
+	dies(s, 'P');
+	start(s, 'P');
+	until_view(s, 'S', "PQRS");
+	until_rest(s, "PQRS");
+	rots(s, 'P');
+	slow(s, 'Q', 'P', 200 * MS);
+	has_read(c, 0);	   /* by P, in vain, which repairs; by Q */
+	pass(s, 250 * MS); /* a connection; the block is on its way */
+	wrote(c, 0);
+	pass(s, 400 * MS);
+	has_read(c, 0);
+}
+
+/* DESIGN 8: between the two steps of a discard there is an orphan, never a dangling reference. */
+void reference_goes_first(struct stage *s)
+{
+	stage_gateways(s, 4, 2, 1);
+	struct cast *c = client(s, "S", false), *other;
+	wrote(c, 0);
+	discards(c);
+	until_removed(s, 'P');
+	until_removed(s, 'Q');
+	client_dies(s, c);
+	dies(s, 'S');
+	other = client(s, "R", false);
+	has_read(other, 0);
+}

@@ -51,6 +51,11 @@ struct node *node_at(struct stage *s, char role)
 	return &s->node[s->role[i]];
 }
 
+static uint64_t object_oid(const struct stage *s)
+{
+	return (uint64_t)s->vid << 32 | s->object;
+}
+
 /* ---- processes ---- */
 
 static bool is_started(struct stage *s, void *arg)
@@ -101,6 +106,21 @@ void goes_on(struct stage *s, char role)
 	proc_resume(node_at(s, role)->p);
 }
 
+static bool rot(struct stage *s, void *arg)
+{
+	char name[17];
+
+	snprintf(name, sizeof(name), "%016llx", (unsigned long long)object_oid(s));
+	return disk_rot_object(((struct node *)arg)->disk, name);
+}
+
+void rots(struct stage *s, char role)
+{
+	until(s, rot, node_at(s, role), "all of an object on the disk");
+	if (!off(s))
+		story(s->w, "%s > a bit of the object rots", node_at(s, role)->name);
+}
+
 /* ---- links and the bus ---- */
 
 static void link_set(struct stage *s, char from, char to, bool held)
@@ -143,6 +163,17 @@ void old_links_hold(struct stage *s, char from, char to, bool held)
 	story(s->w, "%s > what is on its connections to %s %s", a->name, b->name,
 	      held ? "is held" : "arrives");
 	net_hold_open(s->w->net, a->ip, b->ip, held);
+}
+
+void slow(struct stage *s, char from, char to, uint64_t ns)
+{
+	struct node *a = node_at(s, from), *b = node_at(s, to);
+
+	if (off(s))
+		return;
+	story(s->w, "%s > what it sends to %s takes %u ms more", a->name, b->name,
+	      (unsigned)(ns / MS));
+	net_slow_link(s->w->net, a->ip, b->ip, ns);
 }
 
 void loses_links(struct stage *s, char from, char to)
@@ -279,11 +310,6 @@ void until_rest(struct stage *s, const char *roles)
 	until(s, rests, (void *)roles, "rest");
 }
 
-static uint64_t object_oid(const struct stage *s)
-{
-	return (uint64_t)s->vid << 32 | s->object;
-}
-
 static struct obj_ver ver_of(const struct stage *s, const struct node *n)
 {
 	struct obj_info info = {0};
@@ -310,6 +336,16 @@ static bool has_applied(struct stage *s, void *arg)
 	const struct waiting *q = arg;
 
 	return q->n->started && obj_ver_cmp(ver_of(s, q->n), q->op->before[q->n->idx]) != 0;
+}
+
+static bool has_removed(struct stage *s, void *arg)
+{
+	return !ver_of(s, arg).gen;
+}
+
+void until_removed(struct stage *s, char role)
+{
+	until(s, has_removed, node_at(s, role), "a removal");
 }
 
 void until_applied(struct stage *s, char role, const struct step *w)

@@ -78,6 +78,8 @@ struct node *node_at(struct stage *s, char role);
 void start(struct stage *s, char role); /* and do not wait */
 void dies(struct stage *s, char role);	/* kill -9 */
 void power_cut(struct stage *s, const char *roles);
+/* A bit in block 0 of the scenario's object, once its file is synced. */
+void rots(struct stage *s, char role);
 void pauses(struct stage *s, char role);
 void goes_on(struct stage *s, char role);
 /* What @from sends to @to is held back, or flows. */
@@ -85,6 +87,8 @@ void cut(struct stage *s, char from, char to);
 void joined(struct stage *s, char from, char to);
 /* What is held now arrives, what comes later is held. */
 void lets(struct stage *s, char from, char to);
+/* What @from sends to @to takes so much longer. */
+void slow(struct stage *s, char from, char to, uint64_t ns);
 /* What is on connections that are open now is held back, or arrives; newer ones are not touched. */
 void old_links_hold(struct stage *s, char from, char to, bool held);
 /* @from's end of its connections to @to breaks; @to hears of it behind what is on its way. */
@@ -107,6 +111,7 @@ void until_view(struct stage *s, char role, const char *members);
 void until_started(struct stage *s, char role);
 void until_rest(struct stage *s, const char *roles);
 void until_applied(struct stage *s, char role, const struct step *w);
+void until_removed(struct stage *s, char role); /* the scenario's object */
 void until_in_sync(struct stage *s, char role);
 void until_not_in_sync(struct stage *s, char role);
 /* Until @role pulls the scenario's object, or is just about to. */

@@ -203,6 +203,8 @@ void disk_set_full(struct sim_disk *d, bool full);
 /* Flips one synced bit of an object (of its header); false: nothing to rot, or one is rotten
  * already.  disk_unrot() ends it. */
 bool disk_rot(struct sim_disk *d, struct prng *r, bool header);
+/* A bit of the first page of the object with this file name. */
+bool disk_rot_object(struct sim_disk *d, const char *name);
 /* It is another, empty one now.  Nobody uses it. */
 void disk_wipe(struct sim_disk *d);
 void disk_unrot(struct sim_disk *d);
