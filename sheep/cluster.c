@@ -181,7 +181,7 @@ static void see_time(struct cs *s, uint64_t time)
 
 static void see_joiner(struct cs *s, const struct lobby *l)
 {
-	if (l->j.max_gen > s->gen && MARKED(cs_gen_above)) /* C4 */
+	if (l->j.max_gen > s->gen && !PLANTED(log_position) && MARKED(cs_gen_above)) /* C4 */
 		s->gen = l->j.max_gen;
 	see_time(s, l->j.time);
 }

@@ -63,10 +63,28 @@ static void format_co(void *arg)
 	req.cluster.copies = (uint8_t)s->copies;
 	req.cluster.flags = SD_CLUSTER_AUTO_VNODES;
 	int e = sd_request(c->sd, &req, "plain", NULL, NULL, &rsp);
-	if (!e && !rsp.result)
+	if (!e && !rsp.result && !s->bare)
 		e = sd_vdi_create(c->sd, "v", OBJECTS << SHIFT, &opts, &s->vid);
 	if (e || rsp.result)
 		world_fail(s->w, "format and create: %d, %x", e, rsp.result);
+	c->open = true;
+}
+
+static void create_co(void *arg)
+{
+	struct cast *c = arg;
+	struct stage *s = c->st;
+	struct sd_create_opts opts = {.copies = (uint8_t)s->copies, .object_shift = SHIFT};
+
+	assert(client_open_on(&c->p->env, wait_turn, c, c->gateways, &c->sd) == 0);
+	sd_cluster_set_connect_timeout(c->sd, 0);
+	for (;;) {
+		int e = sd_vdi_create(c->sd, c->volume, OBJECTS << SHIFT, &opts, &s->vid);
+		if ((!e || SD_ERR_RESULT(e) == SD_RES_VDI_EXIST) &&
+		    !sd_vdi_open(c->sd, c->volume, 0, &c->v))
+			break;
+		co_sleep(20 * MS);
+	}
 	c->open = true;
 }
 
@@ -139,6 +157,25 @@ struct cast *client(struct stage *s, const char *roles, bool cached)
 	wait_for(s, &c->open, c->name, "open");
 	story(s->w, "%s > has opened the volume at %s", c->name, roles);
 	return c;
+}
+
+struct cast *creator(struct stage *s, const char *roles)
+{
+	struct cast *c = &s->cast[s->nr_clients];
+
+	assert(s->nr_clients < STAGE_CLIENTS);
+	c->st = s;
+	return s->w->failed ? c : cast_new(s, s->nr_clients++, roles, create_co);
+}
+
+bool has_opened(const struct cast *c)
+{
+	return c->open;
+}
+
+void until_open(struct cast *c)
+{
+	wait_for(c->st, &c->open, c->name, "open");
 }
 
 static void drop(struct cast *c)

@@ -35,6 +35,10 @@ void start_syncs(struct stage *s);
 void repair_is_no_older(struct stage *s);
 void reference_goes_first(struct stage *s);
 
+/* scenario_start.c */
+void log_position_counts(struct stage *s);
+void joiner_is_known_first(struct stage *s);
+
 /* scenario_lease.c */
 void one_link_is_cut(struct stage *s);
 void one_way_is_cut(struct stage *s);

@@ -460,6 +460,7 @@ void stage_gateways(struct stage *s, unsigned nodes, unsigned copies, unsigned g
 	s->nr_nodes = nodes;
 	s->copies = copies;
 	s->nr_gateways = gateways;
+	s->vid = sd_hash_vdi("v");
 	for (unsigned i = 0; i < nodes; i++) {
 		s->role[i] = i;
 		node_init(&s->node[i], s->w, i, DISK_SIZE);

@@ -51,6 +51,7 @@ struct stage {
 	unsigned role[NODES_MAX]; /* P Q R S ... -> index of the node */
 	uint32_t vid, index[2];	  /* at the end */
 	unsigned object;	  /* whose ring gives the roles */
+	bool bare;		  /* no volume at the beginning */
 	struct history *h;
 	struct cast cast[STAGE_CLIENTS + 1]; /* the last one: the administrator */
 	struct step step[STAGE_OPS];
@@ -125,6 +126,10 @@ struct obj_ver version_at(struct stage *s, char role);
 
 /* Opens the volume over these gateways, first one first; waits until it has. */
 struct cast *client(struct stage *s, const char *gateways, bool cached);
+/* Makes the volume of a bare cluster, and opens it; does not wait. */
+struct cast *creator(struct stage *s, const char *gateways);
+bool has_opened(const struct cast *c);
+void until_open(struct cast *c);
 void client_dies(struct stage *s, struct cast *c);
 /* Start, and do not wait. */
 struct step *writes(struct cast *c, unsigned block);
