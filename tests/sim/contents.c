@@ -187,7 +187,14 @@ static bool anything_went_wrong(const struct world *w)
 	return false;
 }
 
-/* Read all of all stores; @step runs the world.  False: the run has failed. */
+/* Nobody ends by itself at rest. */
+static void all_there(struct world *w, const struct node *nodes, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++)
+		if (!nodes[i].p || !nodes[i].sh || nodes[i].sh->exiting)
+			world_fail(w, "contents: %s ended by itself", nodes[i].name);
+}
+
 bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*step)(void *arg),
 		    enum object_is (*is)(void *arg, uint64_t oid), void *arg)
 {
@@ -200,8 +207,8 @@ bool contents_check(struct world *w, struct node *nodes, unsigned nr, bool (*ste
 		proc_call(nodes[i].p, reader_main, &rd[i]);
 	}
 	while (c.left && step(arg))
-		;
-	if (c.left) {
+		all_there(w, nodes, nr);
+	if (c.left || w->failed) {
 		free(c.rows);
 		return false;
 	}
