@@ -43,12 +43,6 @@ static void fill(uint64_t *block, uint64_t value, unsigned obj)
 		block[i] = value ^ (uint64_t)obj << 60;
 }
 
-/* The cluster waits for its nodes, or all of them are away: try again. */
-static bool passes(int e)
-{
-	return client_waits(e) || e == -ECONNREFUSED || e == -ETIMEDOUT;
-}
-
 static bool fine(struct client *c, const char *what, unsigned i, int e)
 {
 	if (e)
@@ -109,7 +103,7 @@ static void create(struct client *c, struct sd_cluster *sd, unsigned i)
 	ch->value[i] = 0;
 	ch->doubt[i] = false;
 	int e = sd_vdi_create(sd, name_of(c, name, i), 2ull << c->shape->shift, &opts, NULL);
-	if (passes(e) || full(c, e) || !fine(c, "create", i, e))
+	if (client_passes(e) || full(c, e) || !fine(c, "create", i, e))
 		return;
 	ch->state[i] = THERE;
 	c->did[WORK_CREATE]++;
@@ -122,7 +116,7 @@ static void delete (struct client *c, struct sd_cluster *sd, unsigned i)
 
 	ch->state[i] = UNKNOWN;
 	int e = sd_vdi_delete(sd, name_of(c, name, i));
-	if (passes(e) || !fine(c, "deletion", i, e))
+	if (client_passes(e) || !fine(c, "deletion", i, e))
 		return;
 	ch->state[i] = GONE;
 	c->did[WORK_DELETE]++;
@@ -137,7 +131,7 @@ static struct sd_vdi *look(struct client *c, struct sd_cluster *sd, unsigned i)
 	char name[NAME_LEN];
 	int e;
 
-	while (passes(e = sd_vdi_open(sd, name_of(c, name, i), 0, &v)))
+	while (client_passes(e = sd_vdi_open(sd, name_of(c, name, i), 0, &v)))
 		co_sleep(20 * MS);
 	if (e && SD_ERR_RESULT(e) != SD_RES_NO_VDI)
 		fine(c, "opening", i, e);
@@ -168,7 +162,7 @@ static void one(struct client *c, struct sd_cluster *sd, unsigned i)
 	if (!c->w->failed && !c->stop && prng_chance(r, 2, 3))
 		write_both(c, v, i);
 	int e = c->w->failed ? 0 : sd_vdi_close(v);
-	if (!passes(e))
+	if (!client_passes(e))
 		fine(c, "close", i, e);
 	if (!c->w->failed && !c->stop && prng_chance(r, 1, 3))
 		delete (c, sd, i);

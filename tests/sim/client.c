@@ -124,6 +124,9 @@ static void open_volume(struct client *c)
 	do {
 		start = c->w->now;
 		e = sd_vdi_open(c->sd, c->vol->name, flags, &c->v);
+		if (e && !client_passes(e))
+			world_fail(c->w, "%s: opening of %s: %s (%d)", c->name, c->vol->name,
+				   sd_strerror(e), e);
 		if (e) { /* not while the cluster waits for its nodes; once it runs, it must */
 			story(c->w, "%s > cannot open %s yet: %s", c->name, c->vol->name,
 			      sd_strerror(e));
@@ -146,6 +149,11 @@ bool client_waits(int err)
 
 	return res == SD_RES_WAIT_FOR_JOIN || res == SD_RES_WAIT_FOR_FORMAT ||
 	       res == SD_RES_SHUTDOWN;
+}
+
+bool client_passes(int err)
+{
+	return client_waits(err) || err == -ECONNREFUSED || err == -ETIMEDOUT;
 }
 
 static void close_volume(struct client *c)

@@ -273,8 +273,10 @@ static bool open_vdi(struct old *o)
 	if (!res) {
 		memcpy(o->index, inode + INDEX_OFF, 4ul * c->vol->max_objects);
 		task_opened(c, start);
-	} else {
+	} else if (client_waits(-(SD_ERR_BASE + (int)res))) {
 		story(c->w, "%s > cannot open %s yet: %x", c->name, c->vol->name, res);
+	} else {
+		world_fail(c->w, "%s: opening of %s: %x", c->name, c->vol->name, res);
 	}
 	free(inode);
 	return !res;

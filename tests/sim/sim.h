@@ -178,6 +178,8 @@ void churn_run(struct client *c);
 /* An answer that says: not now, and nothing was done.  The gateway is new and not in the cluster
  * yet, or the cluster waits for its nodes. */
 bool client_waits(int err);
+/* That, or all gateways are away: it is worth another try. */
+bool client_passes(int err);
 /* libsheepdog in this client's process; its gateways, @c->gateway first. */
 struct sd_cluster *client_open_cluster(struct client *c);
 
