@@ -25,6 +25,7 @@
 	X(no_recheck)	     /* a yield between the check and the journal's queue */               \
 	X(no_wait_absent)    /* nobody absent is waited for */                                     \
 	X(mark_volatile)     /* what is in sync is not durable */                                  \
+	X(mark_unsynced)     /* a mark is durable before the state that it vouches for */          \
 	X(tomb_none)	     /* what came over an older connection is still applied */             \
 	X(drop_early)	     /* surplus is dropped without asking the ring */                      \
 	X(no_session)	     /* requests of older sessions are served */                           \

@@ -465,6 +465,7 @@ static int drop_one(struct job *j, const struct obj_info *info)
 	if (r == 0 && store_lookup(st, info->oid, &now) &&
 	    !sync_mine(j->s, now.hash, sync_stored_copies(j->s, &now)) && MARKED(bulk_drop)) {
 		w.ver = now.ver;
+		j->s->dropped |= 1u << sync_stored_copies(j->s, &now);
 		r = store_queue_remove(o, &w);
 		store_put(o);
 		return r < 0 ? r : store_wait(st, &w); /* ~ */
@@ -544,6 +545,11 @@ static int drop_surplus(struct job *j)
 		if (b.to == UINT64_MAX)
 			break;
 		cursor = b.to + 1;
+	}
+	if (r >= 0 && j->s->dropped) {
+		r = store_flush(j->s->sh->store); /* ~ */
+		if (r == 0)
+			j->s->dropped = 0; /* only this coroutine drops */
 	}
 	return r < 0 ? r : left ? -EAGAIN : 0;
 }

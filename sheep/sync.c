@@ -392,6 +392,17 @@ static void batch_done(struct sync *s, struct mark_req **req, unsigned nr, int r
 	}
 }
 
+/* What the marks vouch for: of a copy that was found equal, or of one that was dropped here and
+ * does not exist any more, nothing need be durable here yet; a flush of its owner did not reach us.
+ * Else a power cut would bring back what was before, "in sync" (scenario dropped-stays-dropped). */
+static int marks_state(struct sync *s, const struct mark_rec *rec, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++)
+		if (rec[i].epoch)
+			return store_flush(s->sh->store); /* ~ */
+	return 0;
+}
+
 /* One writer at a time, for all who have come meanwhile: the state and the mark are durable before
  * the first read or write is served from it (DESIGN 5.5; WHY B1h mark-volatile). */
 static void write_marks(struct sync *s)
@@ -408,13 +419,15 @@ static void write_marks(struct sync *s)
 		for (unsigned i = 0; i < nr; i++)
 			if (req[i]->result == 0)
 				good[n++] = rec[i];
-		if (n && (!s->file || s->nr_appended > SYNC_APPEND_MAX))
+		if (n && !PLANTED(mark_unsynced))
+			r = marks_state(s, good, n); /* ~ */
+		if (n && r == 0 && (!s->file || s->nr_appended > SYNC_APPEND_MAX))
 			r = sync_file_write(s, s->map_epoch, s->map_name, &s->map,
 					    &s->marks); /* ~ */
 		if (n && r == 0)
 			r = sync_file_append(s, good, n); /* ~ */
 		if (r < 0 && MARKED(sync_mark_io))
-			log_err(s->sh->log, "cannot write the file `sync`: %s", strerror(-r));
+			log_err(s->sh->log, "cannot mark objects as in sync: %s", strerror(-r));
 		/* The view cannot have moved on in the map: it waits for file_lock. */
 		batch_done(s, req, nr, r);
 	}
@@ -548,7 +561,7 @@ static uint32_t unused(struct sync *s)
 			free_bits &= ~(1u << v->copies);
 	if (free_bits & s->have)
 		have_scan(s);
-	return free_bits & ~s->have;
+	return free_bits & ~s->have & ~s->dropped;
 }
 
 /* Single objects: as the arcs (seg_view). */

@@ -159,6 +159,7 @@ struct sync {
 	bool keep_stale;     /* .stale/ has files of a given-up branch: the operator's */
 	bool purge;	     /* .stale/ may have files to remove */
 	uint32_t have;	     /* bit c: there may be objects of c copies in the store */
+	uint32_t dropped;    /* bit c: one was dropped, and that need not be durable yet */
 	uint32_t rest_epoch; /* everything is done in this epoch */
 	/* the file */
 	struct co_mutex file_lock;

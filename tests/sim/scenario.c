@@ -20,6 +20,8 @@ const struct scenario scenarios[] = {
 	 checked_again_at_the_journal},
 	{"old-connection-is-void", "what comes over an older connection is dropped (B13)",
 	 old_connection_is_void},
+	{"dropped-stays-dropped", "what a mark vouches for is durable before it (5.5)",
+	 dropped_stays_dropped},
 	{"surplus-is-kept", "surplus goes when the ring is in sync (B1k)", surplus_is_kept},
 	{"absent-may-know-more", "an absent node of a later epoch is waited for (B1i)",
 	 absent_may_know_more},

@@ -13,6 +13,7 @@ void pull_waits_for_source(struct stage *s);
 void pull_of_old_epoch(struct stage *s);
 void checked_again_at_the_journal(struct stage *s);
 void old_connection_is_void(struct stage *s);
+void dropped_stays_dropped(struct stage *s);
 void surplus_is_kept(struct stage *s);
 void absent_may_know_more(struct stage *s);
 void higher_is_not_better(struct stage *s);

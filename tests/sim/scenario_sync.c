@@ -136,6 +136,29 @@ void old_connection_is_void(struct stage *s)
 	has_read(c, 0);
 }
 
+/* What was dropped beside the ring and what was removed meanwhile stays so: the state that a mark
+ * vouches for is durable before the mark (DESIGN 5.5; simulator seed 300806). */
+void dropped_stays_dropped(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *c = client(s, "S", false);
+	wrote(c, 0);
+	dies(s, 'Q');
+	until_view(s, 'R', "PRS");
+	until_in_sync(s, 'R');
+	start(s, 'Q');
+	until_view(s, 'S', "PQRS");
+	until_rest(s, "PQRS"); /* R has dropped it, in its page cache */
+	discarded(c);
+	dies(s, 'Q');
+	until_view(s, 'R', "PRS");
+	until_in_sync(s, 'R'); /* nobody has it: nothing moves */
+	power_cut(s, "PRS");
+	stage_heal(s);
+	expect(s, !version_at(s, 'P').gen && !version_at(s, 'Q').gen, "a removed object is back");
+	has_read(c, 0);
+}
+
 /* B1k: a copy beside the ring is the only good one until the ring says otherwise. */
 void surplus_is_kept(struct stage *s)
 {
