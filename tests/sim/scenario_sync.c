@@ -81,11 +81,9 @@ void pull_of_old_epoch(struct stage *s)
 	stage_cluster(s, 4, 2);
 	struct cast *c = client(s, "S", false);
 	wrote(c, 0);
-	cut(s, 'Q', 'R');
 	dies(s, 'P');
-	until_view(s, 'R', "QRS");
-	for (int i = 0; i < 4; i++)
-		lets(s, 'Q', 'R'); /* lists; the pull itself is on its way */
+	until_pulling(s, 'R');
+	cut(s, 'Q', 'R'); /* what R pulls is on its way */
 	start(s, 'P');
 	until_view(s, 'S', "PQRS");
 	until_in_sync(s, 'P');
