@@ -10,6 +10,7 @@
 #include "lib/base/crc.h"
 #include "lib/base/util.h"
 #include "sheep/member_int.h"
+#include "sheep/mark.h"
 
 #define SNAP_MAGIC  0x50414e5350454853ull /* "SHEPSNAP" */
 #define SNAP_HEADER 32u
@@ -257,7 +258,9 @@ static int log_replay(const uint8_t *p, size_t len, struct cs *s, unsigned *flag
 		off += ROUND_UP(GROUP_HEAD + g.len, GROUP_ALIGN);
 		next++;
 	}
-	if (off < len && !log_is_torn_only(p + off, len - off, next))
+	if (off < len)
+		MARK(es_torn);
+	if (off < len && !log_is_torn_only(p + off, len - off, next) && MARKED(es_lost))
 		return -EBADMSG;
 	return 0;
 }
@@ -317,8 +320,9 @@ static int snap_decode(const uint8_t *p, size_t len, uint64_t *nr, struct cs **r
 	uint64_t body = dec_u64(&d);
 	uint32_t crc = dec_u32(&d);
 	dec_u32(&d);
-	if (d.failed || magic != SNAP_MAGIC || body != dec_left(&d) || !body ||
-	    crc32c_more(crc32c(p, 24), d.p, body) != crc)
+	if ((d.failed || magic != SNAP_MAGIC || body != dec_left(&d) || !body ||
+	     crc32c_more(crc32c(p, 24), d.p, body) != crc) &&
+	    MARKED(es_snap_damaged))
 		return -EBADMSG;
 	*flags = dec_u8(&d);
 	return cs_decode(d.p, dec_left(&d), ret);
@@ -366,7 +370,7 @@ int es_snapshot(struct epoch_store *es, const struct cs *s, unsigned flags)
 		r = snap_replace(es, &e); /* ~ */
 	es->snap_len = e.len;
 	free(e.p);
-	if (r < 0) {
+	if (r < 0 && MARKED(es_snap_io)) {
 		es_close_file(es, log); /* ~ */
 		return r;
 	}
@@ -390,7 +394,7 @@ static void drop_old_logs(struct epoch_store *es)
 	if (es_io(es, &io) < 0) /* ~ */
 		return;
 	for (char **n = io.names; n && *n; n++) {
-		if (!strncmp(*n, "log.", 4) && strcmp(*n, keep))
+		if (!strncmp(*n, "log.", 4) && strcmp(*n, keep) && MARKED(es_old_log))
 			es_unlink(es, *n); /* ~ */
 		free(*n);
 	}
@@ -405,6 +409,7 @@ static int es_load(struct epoch_store *es, struct cs **ret, unsigned *flags)
 	int r = es_read_all(es, "snapshot", &p, &len); /* ~ */
 
 	if (r == -ENOENT) { /* a new store */
+		MARK(es_new);
 		*ret = cs_new();
 		return *ret ? 0 : -ENOMEM;
 	}
@@ -419,7 +424,7 @@ static int es_load(struct epoch_store *es, struct cs **ret, unsigned *flags)
 	if (r == 0) {
 		r = log_replay(p, len, *ret, flags);
 		free(p);
-	} else if (r == -ENOENT) {
+	} else if (r == -ENOENT && MARKED(es_log_gone)) {
 		r = -EBADMSG;
 	}
 	if (r < 0) {

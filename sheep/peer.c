@@ -8,6 +8,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/peer_int.h"
+#include "sheep/mark.h"
 
 /* ---- what goes where ---- */
 
@@ -160,6 +161,7 @@ static void local_pump(struct peers *p, unsigned ch)
 	while (!cds_list_empty(&l->queue) && l->nr < peer_class_max(ch)) {
 		struct peer_call *c = cds_list_first_entry(&l->queue, struct peer_call, node);
 		if (!co_start(p->sh->sched, local_co, c, "own request")) {
+			MARK(peer_own_no_co);
 			peers_retry_later(p);
 			return;
 		}
@@ -199,7 +201,7 @@ void peer_submit(struct sheep *sh, const struct incarnation *to, struct peer_cal
 	c->crc_mem = NULL;
 	if (c->data)
 		buf_get(c->data);
-	if (!call_keep(c) || p->stopping) {
+	if ((!call_keep(c) || p->stopping) && MARKED(peer_stopping)) {
 		call_end(p, c, -ENOTCONN);
 	} else if (peer_inc_eq(to, &sh->self.inc)) {
 		local_submit(p, c);
@@ -207,7 +209,7 @@ void peer_submit(struct sheep *sh, const struct incarnation *to, struct peer_cal
 		peer = peer_get(p, to);
 		if (peer)
 			chan_submit(peer, c);
-		else
+		else if (MARKED(peer_not_in_view))
 			call_end(p, c, -ENOTCONN);
 	}
 }
@@ -326,7 +328,7 @@ void peer_view_changed(struct sheep *sh, const struct view *v)
 	if (!p)
 		return;
 	cds_list_for_each_entry_safe (peer, next, &p->list, node)
-		if (view_find(v, &peer->inc) < 0)
+		if (view_find(v, &peer->inc) < 0 && MARKED(peer_left_view))
 			peer_drop(p, peer);
 }
 
@@ -462,7 +464,7 @@ static bool local_stop(struct peers *p)
 		}
 		cds_list_for_each_entry (c, &p->local[ch].running, node) {
 			c->voided = true;
-			running = true;
+			running = MARKED(peer_own_void);
 		}
 	}
 	co_cond_broadcast(&p->given_back);

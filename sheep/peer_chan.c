@@ -8,6 +8,7 @@
 
 #include "lib/base/util.h"
 #include "sheep/peer_int.h"
+#include "sheep/mark.h"
 
 _Static_assert((PEER_CALLS_MAX & (PEER_CALLS_MAX - 1)) == 0, "ids are cut into two parts");
 _Static_assert(PEER_CALLS_MAX <= UINT16_MAX, "slots are named by 16 bits");
@@ -43,7 +44,7 @@ static void chan_open(struct peer_chan *chan)
 	assert(chan->peer && !chan->conn);
 	if (conn)
 		r = env_connect(p->sh->env, &chan->peer->addr, conn_event, conn, &conn->sock);
-	if (r < 0) {
+	if (r < 0 && MARKED(peer_connect_failed)) {
 		if (conn)
 			conn_put(conn);
 		chan_back_off(chan);
@@ -58,7 +59,7 @@ static void chan_timer(struct env_timer *t)
 {
 	struct peer_chan *chan = caa_container_of(t, struct peer_chan, timer);
 
-	if (chan->conn)
+	if (chan->conn && MARKED(peer_greet_late))
 		conn_close(chan->conn); /* not greeted in time */
 	else if (!cds_list_empty(&chan->calls))
 		chan_open(chan);
@@ -112,11 +113,11 @@ void chan_greeted(struct peer_conn *conn, const struct sd_rsp *rsp)
 		conn_garbage(conn, "no greeting");
 		return;
 	}
-	if (rsp->result == SD_RES_AGAIN)
+	if (rsp->result == SD_RES_AGAIN && MARKED(peer_refused_view))
 		probe_heard(chan->peer); /* it has another view */
 	if (rsp->result != SD_RES_SUCCESS) {
 		const char *text = sd_result_text(rsp->result);
-		if (rsp->result != SD_RES_AGAIN && !chan->complained) {
+		if (rsp->result != SD_RES_AGAIN && MARKED(peer_refused) && !chan->complained) {
 			chan->complained = true;
 			log_warn(sh->log, "another node refuses our connection: %s",
 				 text ? text : "unknown result");
@@ -199,7 +200,7 @@ void chan_submit(struct peer *peer, struct peer_call *c)
 	c->req.magic = PEER_MAGIC;
 	if (chan->nr_free)
 		chan_admit(chan, c);
-	else
+	else if (MARKED(peer_window))
 		cds_list_add_tail(&c->node, &chan->waiting);
 }
 
@@ -249,7 +250,7 @@ int chan_header(struct peer_conn *conn)
 	if (is_frame(h)) {
 		if (!c->frame || !h->data_len || h->data_len > PEER_FRAME_MAX)
 			return HDR_GARBAGE;
-		if (chan->held >= PEER_STREAM_MAX) {
+		if (chan->held >= PEER_STREAM_MAX && MARKED(peer_stream_held)) {
 			conn_wait(conn, WAIT_HELD);
 			return HDR_WAIT;
 		}
@@ -287,7 +288,7 @@ void chan_message(struct peer_conn *conn)
 	chan_leave(chan, c);
 	c->rsp = *h;
 	c->reply_len = h->data_len;
-	c->error = h->result == SD_RES_OLD_NODE_VER ? -ESTALE : 0;
+	c->error = h->result == SD_RES_OLD_NODE_VER && MARKED(peer_stale) ? -ESTALE : 0;
 	call_release(c);
 	chan_admit_waiting(chan);
 	if (!c->stream_held)
@@ -328,11 +329,11 @@ void chan_conn_closed(struct peer_conn *conn)
 	/* A stream cannot go on in the middle, and what was handed over may be of another version.
 	 */
 	cds_list_for_each_entry_safe (c, nc, &chan->calls, node)
-		if (c->streamed)
+		if (c->streamed && MARKED(peer_stream_cut))
 			chan_end(chan, c);
 	if (!chan->peer)
 		return;
-	if (conn->state == CONN_OPEN && !cds_list_empty(&chan->calls))
+	if (conn->state == CONN_OPEN && !cds_list_empty(&chan->calls) && MARKED(peer_sent_again))
 		log_info(conn->p->sh->log, "a connection to another node broke: what it has not "
 					   "answered is sent again");
 	if (conn->state == CONN_OPEN &&
@@ -350,8 +351,10 @@ void chan_drop(struct peer_chan *chan)
 	if (chan->conn)
 		conn_close(chan->conn);
 	env_timer_del(chan->p->sh->env, &chan->timer);
-	cds_list_for_each_entry_safe (c, next, &chan->calls, node)
+	cds_list_for_each_entry_safe (c, next, &chan->calls, node) {
+		MARK(peer_gone);
 		chan_end(chan, c);
+	}
 	cds_list_for_each_entry_safe (c, next, &chan->waiting, node) {
 		cds_list_del(&c->node);
 		call_end(chan->p, c, -ENOTCONN);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sheep/peer_int.h"
+#include "sheep/mark.h"
 
 /* ---- life ---- */
 
@@ -77,6 +78,7 @@ void conn_garbage(struct peer_conn *conn, const char *what)
 {
 	if (!conn->sock)
 		return;
+	MARK(peer_garbage);
 	log_err(conn->p->sh->log, "closing a connection %s another node: %s",
 		conn->out ? "to" : "from", what);
 	conn_close(conn);
@@ -195,7 +197,7 @@ static void conn_keep(struct peer_conn *conn, const uint8_t *b, size_t n)
 	if (conn->pend_len + n > conn->pend_cap) {
 		size_t cap = conn->pend_len + n + PEER_SCRATCH;
 		uint8_t *q = realloc(conn->pend, cap);
-		if (!q) {
+		if (!q && MARKED(peer_keep_nomem)) {
 			conn_close(conn); /* the stream cannot go on */
 			return;
 		}
@@ -347,7 +349,7 @@ void conn_input(struct peer_conn *conn)
 				break;
 			if (n == -EINTR)
 				continue;
-			if (n <= 0)
+			if (n <= 0 && MARKED(peer_recv_end))
 				conn_close(conn);
 		}
 	}
@@ -454,7 +456,7 @@ void conn_flush(struct peer_conn *conn)
 			continue;
 		if (n == -EAGAIN)
 			break; /* ENV_SOCK_OUT comes */
-		if (n < 0)
+		if (n < 0 && MARKED(peer_send_broke))
 			conn_close(conn);
 		else
 			conn_sent(conn, n);
@@ -478,7 +480,7 @@ void conn_event(struct env_sock *sock, unsigned events, void *arg)
 	if (conn->sock && (events & (ENV_SOCK_IN | ENV_SOCK_HUP))) {
 		if (!conn->wait)
 			conn_input(conn);
-		else if (events & ENV_SOCK_HUP)
+		else if ((events & ENV_SOCK_HUP) && MARKED(peer_wait_hup))
 			conn_close(conn); /* nothing can be answered any more */
 	}
 	conn_put(conn);

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 
 #include "sheep/peer_int.h"
+#include "sheep/mark.h"
 
 #define PROBE_TICK_NS	 SD_HEARTBEAT_NS
 #define PROBE_QUIET	 (SD_PEER_QUIET_NS / PROBE_TICK_NS) /* ticks */
@@ -71,7 +72,7 @@ void probe_heard(struct peer *peer)
 	if (!q)
 		return;
 	q->heard_at = q->since = q->conn_at = env_now(q->p->sh->env);
-	if (q->accused) {
+	if (q->accused && MARKED(probe_again)) {
 		log_notice(q->p->sh->log, "another node answers again");
 		cluster_acquit(q->p->sh->cluster, &peer->inc);
 	}
@@ -131,7 +132,7 @@ static bool quiet(struct peer *peer)
 		chan->answers_seen = chan->answers;
 		if (chan->quiet > PROBE_QUIET) {
 			chan->quiet = 0; /* asked again after so long */
-			is = true;
+			is = MARKED(probe_quiet);
 		}
 	}
 	return is;
@@ -163,6 +164,7 @@ static bool has_witness(const struct peers *p, const struct peer *accused, uint6
 		if (peer != accused && peer->probe && peer->probe->heard_at &&
 		    after(peer->probe->heard_at, now) <= PROBE_WITNESS_NS)
 			return true;
+	MARK(probe_sick_itself);
 	return false;
 }
 
@@ -174,7 +176,7 @@ static void look(struct peers *p, struct peer *peer, const struct view *v, uint6
 	if (!q || !q->out)
 		return;
 	if (after(q->since, now) >= SD_PEER_SILENT_NS && (v->nr < 3 || has_witness(p, peer, now))) {
-		if (!q->accused)
+		if (!q->accused && MARKED(probe_accuses))
 			log_warn(p->sh->log, "another node is on the bus, but does not answer us");
 		q->accused = true;
 		cluster_accuse(p->sh->cluster, &peer->inc);
@@ -182,7 +184,7 @@ static void look(struct peers *p, struct peer *peer, const struct view *v, uint6
 	if (after(q->conn_at, now) < PROBE_RENEW_NS)
 		return;
 	q->conn_at = now;
-	if (chan && chan->conn && chan->conn->state != CONN_CONNECT)
+	if (chan && chan->conn && chan->conn->state != CONN_CONNECT && MARKED(probe_renew))
 		conn_close(chan->conn); /* Q4 */
 }
 
@@ -195,6 +197,7 @@ static void forgive(struct peers *p, uint64_t late, uint64_t now)
 		struct peer_probe *q = peer->probe;
 		if (!q || !q->out)
 			continue;
+		MARK(probe_forgive);
 		q->since += PROBE_PATIENCE * late;
 		if (q->since > now || late > PROBE_TICK_NS)
 			q->since = now;
@@ -220,7 +223,7 @@ static void look_around(struct peers *p, const struct view *v, uint64_t now)
 			ask(p, peer, now);
 		doubt |= doubtful(peer, now);
 	}
-	if (doubt)
+	if (doubt && MARKED(probe_doubt))
 		ask_witnesses(p, v, now);
 	cds_list_for_each_entry_safe (peer, next, &p->list, node)
 		look(p, peer, v, now);

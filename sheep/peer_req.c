@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sheep/peer_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 /* ---- memory ---- */
@@ -152,10 +153,12 @@ static bool req_room(struct peer_conn *conn, size_t cost)
 
 	if (conn->nr_reqs >= PEER_CONN_REQS_MAX ||
 	    (conn->bytes && conn->bytes + cost > PEER_CONN_BYTES_MAX)) {
+		MARK(peer_conn_full);
 		conn_wait(conn, WAIT_SELF);
 	} else if (cl->nr >= peer_class_max(conn->ch) ||
 		   (cl->bytes && cl->bytes + cost > PEER_CLASS_BYTES_MAX) ||
 		   (!my_turn && !cds_list_empty(&cl->waiting))) {
+		MARK(peer_class_full);
 		conn_wait(conn, WAIT_CLASS);
 		return false;
 	}
@@ -229,6 +232,7 @@ int req_header(struct peer_conn *conn)
 			return HDR_TAKEN;
 		req_free(rq);
 	}
+	MARK(peer_req_nomem);
 	/* The sender opens a new one, and sends all again, when there may be memory. */
 	conn_garbage(conn, "out of memory");
 	return HDR_WAIT;
@@ -277,7 +281,7 @@ static void req_co(void *arg)
 		req_free(rq);
 		conn_garbage(conn, "a payload with wrong checksums");
 		conn_put(conn);
-	} else if (!conn->sock || rq->c.error == -ECANCELED) {
+	} else if ((!conn->sock || rq->c.error == -ECANCELED) && MARKED(peer_answer_void)) {
 		req_free(rq);
 	} else {
 		req_reply(rq);
@@ -290,6 +294,7 @@ static bool req_start(struct peer_req *rq)
 	rq->state = REQ_RUN;
 	if (co_enter(rq->conn->p->sh->sched, req_co, rq, "peer request"))
 		return true;
+	MARK(peer_no_co);
 	rq->state = REQ_READY;
 	return false;
 }
@@ -369,6 +374,7 @@ void req_conn_closed(struct peer_conn *conn)
 		req_sent(conn, m);
 	}
 	cds_list_for_each_entry_safe (rq, nrq, &conn->reqs, node) {
+		MARK(peer_req_void);
 		rq->c.voided = true;
 		if (rq->state == REQ_RUN)
 			running = true;
@@ -401,7 +407,7 @@ static int stream_local(struct peers *p, struct peer_call *c, const struct peer_
 
 	while (c->stream_held >= PEER_STREAM_MAX && !c->voided)
 		co_cond_wait(&p->given_back, "stream"); /* ~ */
-	if (c->voided || !c->frame)
+	if ((c->voided || !c->frame) && MARKED(peer_stream_own_void))
 		return -ECANCELED;
 	if (off) {
 		b = buf_new(p->sh->pool, len);
@@ -426,6 +432,7 @@ static void stream_turn(struct peer_conn *conn)
 
 	while (conn->sock &&
 	       (conn->stream_queued >= PEER_STREAM_QUEUE || (first && conn->stream_waiting))) {
+		MARK(peer_stream_turn);
 		first = false;
 		conn->stream_waiting++;
 		co_cond_wait(&conn->drained, "stream"); /* ~ */
@@ -446,7 +453,7 @@ int peer_stream(struct peer_call *c, const struct peer_hdr *h, struct buf *data,
 	if (conn->kind == PEER_KIND_LOCAL)
 		return stream_local(p, c, h, data, off, len); /* ~ */
 	stream_turn(conn);				      /* ~ */
-	if (!conn->sock)
+	if (!conn->sock && MARKED(peer_stream_void))
 		return -ECANCELED;
 	f = frame_new(p);
 	if (!f) {
@@ -480,23 +487,24 @@ static uint32_t hello_check(struct peers *p, const struct peer_hello *hello,
 	const struct view *view;
 	struct peer *peer;
 
-	if (hello->version != PEER_PROTO_VERSION)
+	if (hello->version != PEER_PROTO_VERSION && MARKED(peer_hello_version))
 		return SD_RES_VER_MISMATCH;
 	memcpy(to.uuid, hello->to_uuid, sizeof(to.uuid));
-	if (hello->channel >= PEER_CH_NR || !peer_inc_eq(&to, &sh->self.inc) ||
-	    peer_inc_eq(inc, &sh->self.inc))
+	if ((hello->channel >= PEER_CH_NR || !peer_inc_eq(&to, &sh->self.inc) ||
+	     peer_inc_eq(inc, &sh->self.inc)) &&
+	    MARKED(peer_hello_other))
 		return SD_RES_INVALID_PARMS;
-	if (p->stopping || sh->closing || !sh->cluster)
+	if ((p->stopping || sh->closing || !sh->cluster) && MARKED(peer_hello_stops))
 		return SD_RES_SHUTDOWN;
 	params = cluster_params(sh->cluster);
-	if (!params || hello->cluster_ctime != params->ctime)
+	if ((!params || hello->cluster_ctime != params->ctime) && MARKED(peer_hello_cluster))
 		return SD_RES_INVALID_CTIME;
 	cds_list_for_each_entry (peer, &p->list, node)
 		if (!memcmp(peer->inc.uuid, inc->uuid, sizeof(inc->uuid)) &&
-		    peer->inc.start > inc->start)
+		    peer->inc.start > inc->start && MARKED(peer_hello_dead))
 			return SD_RES_INVALID_PARMS; /* it is dead */
 	view = cluster_view(sh->cluster);
-	if (!view || view_find(view, inc) < 0)
+	if ((!view || view_find(view, inc) < 0) && MARKED(peer_hello_view))
 		return SD_RES_AGAIN; /* not yet, or no more */
 	return SD_RES_SUCCESS;
 }
@@ -510,7 +518,7 @@ static void void_older(struct peers *p, const struct incarnation *inc)
 		if (!memcmp(peer->inc.uuid, inc->uuid, sizeof(inc->uuid)) &&
 		    peer->inc.start < inc->start)
 			for (unsigned i = 0; i < PEER_CH_NR; i++)
-				if (peer->in[i])
+				if (peer->in[i] && MARKED(peer_older_inc))
 					conn_close(peer->in[i]);
 }
 
@@ -547,13 +555,13 @@ uint32_t peer_accept(struct sheep *sh, struct env_sock *sock, const struct net_a
 	peer = peer_get(p, &inc);
 	if (!peer)
 		return SD_RES_NO_MEM;
-	if (hello->conn_nr <= peer->in_nr[hello->channel])
+	if (hello->conn_nr <= peer->in_nr[hello->channel] && MARKED(peer_conn_late))
 		return SD_RES_INVALID_PARMS; /* P2: an old one that comes late */
 	conn = conn_new(p, hello->channel, false);
 	if (!conn)
 		return SD_RES_NO_MEM;
 	void_older(p, &inc);
-	if (peer->in[conn->ch] && !PLANTED(tomb_none)) /* B13 */
+	if (peer->in[conn->ch] && !PLANTED(tomb_none) && MARKED(peer_conn_newer)) /* B13 */
 		conn_close(peer->in[conn->ch]);
 	peer->in_nr[conn->ch] = hello->conn_nr;
 	peer->in[conn->ch] = conn;

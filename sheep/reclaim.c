@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "sheep/gateway_int.h"
+#include "sheep/mark.h"
 
 #define RECLAIM_PAUSE_NS    500000000ull /* after something failed */
 #define RECLAIM_BATCH	    1024u	 /* objects between two looks at the world */
@@ -29,7 +30,7 @@ static int obj_remove(struct gw_removal *rm, uint64_t oid)
 	struct gw_obj *o;
 	int r;
 
-	if (v->gone)
+	if (v->gone && MARKED(rcl_gone))
 		return -EAGAIN;
 	o = obj_get(v, oid);
 	if (!o)
@@ -39,7 +40,7 @@ static int obj_remove(struct gw_removal *rm, uint64_t oid)
 	if (!r && o->exists && !(o->ver.gen == v->gen && o->ver.seq > rm->seq)) {
 		r = owner_write(rm->op, o, &io); /* ~ */
 		if (!r)
-			rm->nr_removed++;
+			rm->nr_removed += MARKED(rcl_removed);
 	}
 	co_range_unlock(&lock);
 	if (rm->background)
@@ -54,12 +55,12 @@ static void remover(void *arg)
 
 	while (rm->next < rm->end && !rm->error) {
 		uint32_t i = rm->next++;
-		if (rm->background && rm->op->gw->draining) {
+		if (rm->background && rm->op->gw->draining && MARKED(rcl_stops)) {
 			rm->error = -ECANCELED;
 			break;
 		}
 		int r = obj_remove(rm, rm->base | (rm->idx ? rm->idx[i] : i)); /* ~ */
-		if (r)
+		if (r && MARKED(rcl_failed))
 			rm->error = r;
 	}
 }
@@ -184,10 +185,10 @@ static int reclaim_owned(struct gw_op *op, struct gw_vdi *v)
 		v->state = GV_RELEASING;		   /* the command takes it from us */
 		if (cluster_do(gw->sh->cluster, &cmd) < 0) /* ~ */
 			r = -EAGAIN;
-		if (r && !v->gone)
+		if (r && !v->gone && MARKED(rcl_unsaid))
 			v->state = GV_OWNED;
 	}
-	if (!r)
+	if (!r && MARKED(rcl_done))
 		log_info(gw->sh->log, "VDI %06x is reclaimed: %u objects removed", v->vid, nr);
 	return r;
 }
@@ -198,6 +199,7 @@ static int reclaim_quiet(struct gw_op *op, struct gw_vdi *v)
 	while (v->nr_ops > 1) {
 		if (op->gw->draining || v->gone)
 			return -ECANCELED;
+		MARK(rcl_waits);
 		co_cond_wait_until(&v->idle, env_now(op->gw->sh->env) + GW_LOOK_NS,
 				   "reclaim"); /* ~ */
 	}
@@ -209,7 +211,7 @@ static int reclaim_vdi(struct gw_op *op, struct gw_vdi *v)
 {
 	int r = -EAGAIN;
 
-	if (v->state == GV_NONE)
+	if (v->state == GV_NONE && MARKED(rcl_claims))
 		gv_claim(op, v); /* ~ */
 	if (v->state == GV_OWNED && gv_usable(v) && !op->gw->draining) {
 		gv_op_begin(v);
@@ -255,6 +257,7 @@ static void reclaim_co(void *arg)
 			break;
 		if (!vid) { /* from the start, a little later */
 			failed = false;
+			MARK(rcl_again);
 			gw_wait(gw, RECLAIM_PAUSE_NS, "reclaim"); /* ~ */
 			continue;
 		}
@@ -305,7 +308,7 @@ static int create_inode(struct gw_op *op, struct gw_vdi *v)
 			r = owner_write(op, o, &io); /* ~ */
 		co_range_unlock(&lock);
 		/* Not given up: until it is decided nobody else can have the name. */
-		if (r && r != -ECANCELED)
+		if (r && r != -ECANCELED && MARKED(crt_again))
 			gw_wait(op->gw, GW_LOOK_NS, "create"); /* ~ */
 	} while (!v->gone && r && r != -ECANCELED);
 	obj_put(o);
@@ -324,7 +327,8 @@ static uint32_t create_owned(struct gw_op *op, struct cmd *cmd)
 	op->vid = cmd->ret_vid;
 	/* A request that was here before the vid existed may have left a state behind; a format may
 	 * have been applied since, before we ran. */
-	if (v->state != GV_NONE || gw->stopping || !gv_holds(v, cmd->ret_gen)) {
+	if ((v->state != GV_NONE || gw->stopping || !gv_holds(v, cmd->ret_gen)) &&
+	    MARKED(crt_taken)) {
 		gv_put(v);
 		return SD_RES_VDI_WRITE;
 	}
@@ -335,8 +339,9 @@ static uint32_t create_owned(struct gw_op *op, struct cmd *cmd)
 		r = cluster_do(gw->sh->cluster, &visible); /* ~ */
 	gv_op_end(v);
 	gv_put(v);
-	if (r < 0)
+	if (r < 0 && MARKED(crt_out))
 		return SD_RES_CLUSTER_ERROR; /* we stop, or are out of the cluster */
+	MARK(crt_visible);
 	return r ? (uint32_t)r : visible.result;
 }
 

@@ -229,12 +229,12 @@ static int sweep_clean(struct sweep *sw)
 	struct cmd cmd = {.type = CMD_CLEAN, .vid = v->vid, .gen = v->gen};
 	int r = cluster_do(sw->gw->sh->cluster, &cmd); /* ~ */
 
-	if ((sweep_over(sw) || v->gen != cmd.gen) && MARKED(sweep_clean_over))
-		return -EAGAIN;
 	if ((r < 0 || cmd.result != SD_RES_SUCCESS) && MARKED(sweep_clean_failed))
 		return -EAGAIN;
+	if ((v->gone || v->gen != cmd.gen) && MARKED(sweep_clean_over))
+		return -EAGAIN;
 	MARK(sweep_clean);
-	v->dirty = false;
+	v->dirty = false; /* gateway_vdi_changed() was first, unless a RELEASE was under way */
 	log_info(sw->gw->sh->log, "VDI %06x is clean: %llu objects compared", v->vid,
 		 (unsigned long long)sw->nr_done);
 	return 0;

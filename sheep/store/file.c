@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -67,6 +68,7 @@ static co_fn int ofile_open(struct store *st, struct env_file *dir, const char *
 		r = st_open_at(st, dir, name, flags, &f->f); /* ~ */
 		if (r != -EMFILE && r != -ENFILE)
 			break;
+		MARK(st_no_handles);
 		live_trim(st, st->nr_lru / 2);
 		while (st->nr_closing)
 			co_cond_wait(&st->scond, "closing files"); /* ~ */
@@ -105,7 +107,7 @@ co_fn int file_open(struct live *lv)
 	oid_name(lv->o->oid, name);
 	int r = ofile_open(lv->st, lv->st->obj, name, O_RDWR, &f); /* ~ */
 	if (r < 0)
-		return r == -ENOENT ? -EIO : r;
+		return r == -ENOENT && MARKED(st_file_gone) ? -EIO : r;
 	if (lv->file) {
 		ofile_close(f); /* somebody else was faster */
 		return 0;
@@ -300,6 +302,7 @@ static void sector_take(const struct live *lv, struct crc_sector *s, uint32_t id
 	if (all_zero(s, sizeof(*s)))
 		return;
 	if (s->sum != sum_of(s, sizeof(*s), &s->sum) || s->idx != idx || s->oid != lv->o->oid) {
+		MARK(st_sums_bad);
 		memset(c->bad, 0xff, sizeof(c->bad));
 		memset(c->data, 0xff, sizeof(c->data));
 		return;
@@ -431,6 +434,8 @@ co_fn int dir_sync(struct store *st, uint64_t need)
 		r = st_sync_file(st, st->obj, ENV_IO_FSYNC); /* ~ */
 		if (r == 0)
 			st->dir_synced = now;
+		else
+			MARK(st_dir_io);
 	}
 	co_mutex_unlock(&st->dir_mutex);
 	return r;
@@ -448,6 +453,8 @@ co_fn int file_sync(struct live *lv)
 		r = st_sync_file(st, lv->file->f, ENV_IO_SYNC); /* ~ */
 	if (r == 0)
 		r = dir_sync(st, lv->dir_need); /* ~ */
+	if (r < 0)
+		MARK(st_file_io);
 	if (r == 0 && last > lv->synced_upto)
 		lv->synced_upto = last;
 	if (r == 0 && lv->in_unsynced && lv->unsynced_last == last) {

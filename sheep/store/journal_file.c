@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -134,12 +135,12 @@ static co_fn int make(struct store *st, bool fresh, char **err)
 		r = st_name_op(st, ENV_IO_RENAME, jr->dir, "journal.new", NULL, "journal"); /* ~ */
 	if (r == 0 && !st->conf.nosync)
 		r = st_sync_file(st, jr->dir, ENV_IO_FSYNC); /* ~ */
-	if (r == -ENOSPC)
+	if (r == -ENOSPC && MARKED(st_journal_space))
 		st_says(err,
 			"No space for the journal of %s: free some, or ask for a smaller one "
 			"with -j size=",
 			st->conf.dir);
-	else if (r < 0)
+	else if (r < 0 && MARKED(st_journal_make))
 		st_says(err, "Cannot make the journal of %s: %s", st->conf.dir, strerror(-r));
 	return r;
 }
@@ -184,12 +185,12 @@ static co_fn int find(struct store *st, char **err)
 		r = st_open_at(st, st->dir, "journal", O_RDWR | O_DIRECT, &jr->file); /* ~ */
 	if (r == 0)
 		r = read_supers(st, &s); /* ~ */
-	if (r == -ENOENT || r == -EILSEQ)
+	if ((r == -ENOENT || r == -EILSEQ) && MARKED(st_journal_gone))
 		st_says(err,
 			"The journal of %s is not in %s (or is damaged): give its directory with "
 			"-j size=SIZE,dir=DIR, or give up the writes in it with -j size=SIZE,skip",
 			st->conf.dir, jr->own_dir ? st->conf.journal_dir : st->conf.dir);
-	else if (r < 0)
+	else if (r < 0 && MARKED(st_journal_read))
 		st_says(err, "Cannot read the journal of %s: %s", st->conf.dir, strerror(-r));
 	if (r < 0)
 		return r == -ENOENT ? -EILSEQ : r;

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -192,13 +193,14 @@ co_fn struct store_obj *store_get(struct store *st, uint64_t oid, bool excl)
 	struct live *lv;
 
 	assert(!st->conf.gateway);
-	while (!(lv = get_live(st, oid)))
+	while (!(lv = get_live(st, oid)) && MARKED(st_live_nomem))
 		co_sleep(10000000); /* ~ memory is short: others will give some back */
 	st->nr_held++;
 	if (cds_list_empty(&lv->waiters) && lock_free(lv, excl)) {
 		lock_take(lv, excl);
 		return lv->o;
 	}
+	MARK(st_lock_waits);
 	struct lock_wait w = {.co = co_self(), .excl = excl};
 	cds_list_add_tail(&w.node, &lv->waiters);
 	while (!w.granted)

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -68,7 +69,7 @@ static int take(struct store *st, uint64_t oid, const struct obj_header *h, uint
 		o->copies = h->copies;
 		o->torn_blk = h->torn_blk;
 		o->torn_nr = h->torn_nr;
-	} else {
+	} else if (MARKED(st_scan_no_header)) {
 		o->ver = (struct obj_ver){0, 1};
 		o->size = size_of_file(len);
 		o->torn_nr = size_blks(o->size);
@@ -83,12 +84,13 @@ static co_fn int scan_name(struct store *st, const char *name)
 	struct obj_header h;
 	uint64_t oid, len = 0;
 
-	if (is_temporary(name))
+	if (is_temporary(name) && MARKED(st_scan_leftover))
 		return st_name_op(st, ENV_IO_UNLINK, st->obj, name, NULL, NULL); /* ~ */
 	if (!parse_oid(name, &oid))
 		return 0;
 	int r = header_read(st, oid, &h, &len); /* ~ */
-	if (r == -EIO) /* one bad sector is no reason to give up all others */
+	if (r == -EIO &&
+	    MARKED(st_scan_sector)) /* one bad sector is no reason to give up all others */
 		r = -EILSEQ;
 	if (r < 0 && r != -EILSEQ)
 		return r;
@@ -121,7 +123,7 @@ co_fn int index_scan(struct store *st, char **err)
 		scan_worker(&s); /* ~ */
 	co_group_wait(&g);	 /* ~ */
 	st_free_names(s.names);
-	if (s.err < 0)
+	if (s.err < 0 && MARKED(st_scan_io))
 		st_says(err, "Cannot read the objects of %s: %s", st->conf.dir, strerror(-s.err));
 	return s.err;
 }

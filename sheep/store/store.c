@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include "sheep/store/store_int.h"
+#include "sheep/mark.h"
 #include "sheep/plant.h"
 
 #include <assert.h>
@@ -116,6 +117,7 @@ void st_fail(struct store *st, int err)
 
 	if (st->failed)
 		return;
+	MARK(st_failed);
 	st->failed = err;
 	journal_wake_all(st);
 	cds_list_for_each_entry (r, &st->intents, gnode)
@@ -191,9 +193,9 @@ static co_fn int open_dirs(struct store *st, bool fresh, char **err)
 		r = st_sync_file(st, st->obj, ENV_IO_FSYNC); /* ~ */
 	if (r == 0 && !st->conf.nosync)
 		r = st_sync_file(st, st->dir, ENV_IO_FSYNC); /* ~ */
-	if (r == 0 && !st->conf.nosync && !PLANTED(start_unsynced))
+	if (r == 0 && !st->conf.nosync && !PLANTED(start_unsynced) && MARKED(st_start_sync))
 		r = st_sync_file(st, st->dir, ENV_IO_SYNCFS); /* ~ before any version is answered */
-	if (r < 0)
+	if (r < 0 && MARKED(st_open_dirs))
 		st_says(err, "Cannot open %s/obj: %s", st->conf.dir, strerror(-r));
 	return r;
 }
@@ -221,6 +223,8 @@ static co_fn int ident_start(struct store *st)
 	memset(id->clean_name, 0, sizeof(id->clean_name));
 	st->journal_prev = 0;
 	int r = config_write(st); /* ~ */
+	if (r < 0)
+		MARK(st_ident_io);
 	*id = said;
 	return r;
 }
@@ -370,7 +374,7 @@ co_fn int store_open(struct co_sched *s, struct env *env, const struct store_con
 	if (!st)
 		return -ENOMEM;
 	int r = do_open(st, err); /* ~ */
-	if (r < 0) {
+	if (r < 0 && MARKED(st_open_failed)) {
 		st_says(err, "Cannot open the store %s: %s", conf->dir, strerror(-r));
 		if (!st->failed)
 			st->failed = r;
@@ -414,7 +418,7 @@ co_fn int store_mark_clean(struct store *st, uint32_t epoch, const uint8_t name[
 	st->ident.clean_epoch = epoch;
 	memcpy(st->ident.clean_name, name, sizeof(st->ident.clean_name));
 	r = config_write(st); /* ~ */
-	if (r < 0)
+	if (r < 0 && MARKED(st_clean_io))
 		st->ident = had;
 	return r;
 }
@@ -433,9 +437,11 @@ static co_fn int wait_object(struct store *st, const struct store_write *w)
 		return 0;
 	lv->pins++;
 	while (!st->failed && !cds_list_empty(&lv->intents) &&
-	       cds_list_first_entry(&lv->intents, struct rec, onode)->ticket <= w->ticket)
+	       cds_list_first_entry(&lv->intents, struct rec, onode)->ticket <= w->ticket) {
+		MARK(st_wait_large);
 		co_cond_wait(&lv->icond, "large write"); /* ~ */
-	if (st->failed)
+	}
+	if (st->failed && MARKED(st_wait_failed))
 		r = -EIO;
 	else if (w->durable && lv->in_unsynced && lv->unsynced_first <= w->ticket)
 		r = file_sync(lv); /* ~ */
@@ -453,6 +459,7 @@ co_fn int store_wait(struct store *st, struct store_write *w)
 		       !cds_list_empty(&st->stacked) || st->stated_at > st->jr.durable))
 		r = wait_object(st, w); /* ~ */
 	while (r == 0 && w->no_room && !st->failed && journal_used(st) > st->jr.area / 4 * 3) {
+		MARK(st_wait_room);
 		round_poke(st); /* removals take no room beforehand: they pay here */
 		co_cond_wait(&st->room, "room in the journal"); /* ~ */
 	}
@@ -470,7 +477,7 @@ co_fn int store_flush(struct store *st)
 	int r = journal_sync(st, upto); /* ~ */
 	if (r == 0)
 		r = intents_settle(st, upto); /* ~ */
-	if (r < 0)
+	if (r < 0 && MARKED(st_flush_failed))
 		st_fail(st, r);
 	return r;
 }
