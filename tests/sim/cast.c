@@ -234,6 +234,13 @@ void cast_format(struct stage *s)
 		leaves(c);
 }
 
+void cast_power_cut(struct stage *s)
+{
+	unsigned nr = (1u << SHIFT) / SECTOR;
+
+	history_cut(s->h, s->object * nr, nr, s->w->now);
+}
+
 /* ---- operations ---- */
 
 static void stamp(struct step *op)

@@ -86,8 +86,14 @@ void dies(struct stage *s, char role)
 
 void power_cut(struct stage *s, const char *roles)
 {
-	for (; !off(s) && *roles; roles++)
+	unsigned replicas = 0;
+
+	for (; !off(s) && *roles; roles++) {
+		replicas += (unsigned)(*roles - 'P') < s->copies;
 		node_power_cut(node_at(s, *roles));
+	}
+	if (replicas == s->copies)
+		cast_power_cut(s);
 }
 
 void pauses(struct stage *s, char role)

@@ -78,6 +78,8 @@ void stage_free(struct stage *s);
 struct node *node_at(struct stage *s, char role);
 void start(struct stage *s, char role); /* and do not wait */
 void dies(struct stage *s, char role);	/* kill -9 */
+/* All of the first @copies of them: they are the replicas, and what they had in the kernel is lost.
+ */
 void power_cut(struct stage *s, const char *roles);
 /* A bit in block 0 of the scenario's object, once its file is synced. */
 void rots(struct stage *s, char role);
@@ -148,8 +150,9 @@ void expect(struct stage *s, bool good, const char *what);
 
 /* ---- between stage.c and cast.c ---- */
 
-void cast_format(struct stage *s); /* the administrator */
-void cast_end(struct stage *s);	   /* everything is read once more, volumes are closed */
+void cast_format(struct stage *s);    /* the administrator */
+void cast_power_cut(struct stage *s); /* of all replicas of the scenario's object */
+void cast_end(struct stage *s);	      /* everything is read once more, volumes are closed */
 void cast_gone(struct stage *s);
 void stage_versions(struct stage *s, struct obj_ver *ver);
 bool stage_refers(const struct stage *s, uint64_t oid);
