@@ -395,6 +395,11 @@ bool cluster_retry(struct sd_cluster *c, struct rq *rq)
 			return false;
 		env_defer(c->env, &c->leave);
 		break;
+	case SD_RES_WAIT_FOR_FORMAT: /* perhaps a new node: each of the others is asked once */
+		if (rq->tries + 1u >= c->nr_gw)
+			return false;
+		env_defer(c->env, &c->leave);
+		break;
 	default: return false;
 	}
 	rq->tries++;

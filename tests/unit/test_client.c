@@ -680,8 +680,12 @@ static void test_results(void **state)
 	fail_with(t, SD_OP_NEW_VDI, SD_RES_AGAIN, 3);
 	open_vol(t, 0);
 	assert_int_equal(t->k->fail_times, 0);
-	fail_with(t, SD_OP_LOCK_VDI, SD_RES_WAIT_FOR_FORMAT, 1);
+	fail_with(t, SD_OP_LOCK_VDI, SD_RES_WAIT_FOR_FORMAT, 2);
 	assert_int_equal(sd_vdi_open(t->c, "v", 0, &v), ERR(WAIT_FOR_FORMAT));
+	/* a new node: the other one serves */
+	fail_with(t, SD_OP_GET_VDI_INFO, SD_RES_WAIT_FOR_FORMAT, 1);
+	assert_int_equal(sd_vdi_open(t->c, "v", SD_OPEN_RDONLY, &v), 0);
+	assert_int_equal(sd_vdi_close(v), 0);
 	fail_with(t, SD_OP_CREATE_AND_WRITE_OBJ, SD_RES_NO_SPACE, 1);
 	assert_int_equal(sd_write(t->v, t->model, 4096, 0), ERR(NO_SPACE));
 	assert_string_equal(sd_strerror(ERR(NO_SPACE)), "Server has no space for new objects");
