@@ -24,7 +24,10 @@
 /* One object.  Under the lock over the whole of it; a newer one is left alone (T23). */
 static int obj_remove(struct gw_removal *rm, uint64_t oid)
 {
-	struct gw_io io = {.op = PEER_REMOVE, .durable = rm->durable};
+	/* What a deleted VDI leaves behind is removed once, and what takes it back with all copies
+	 * of the object (a power cut) is not noticed: the removal is durable where it is done (I7).
+	 */
+	struct gw_io io = {.op = PEER_REMOVE, .durable = rm->durable || rm->background};
 	struct gw_vdi *v = rm->v;
 	struct co_range lock;
 	struct gw_obj *o;
@@ -180,7 +183,7 @@ static int reclaim_owned(struct gw_op *op, struct gw_vdi *v)
 		nr += rm.nr_removed;
 	}
 	if (!r)
-		r = owner_flush(op, v); /* ~ the removals are durable before we say so */
+		r = owner_flush(op, v); /* ~ so are those before the deletion */
 	if (!r && !v->gone) {
 		v->state = GV_RELEASING;		   /* the command takes it from us */
 		if (cluster_do(gw->sh->cluster, &cmd) < 0) /* ~ */

@@ -520,6 +520,8 @@ void deletion(void **state)
 	assert_int_equal(rq(r, 0, WRITE, SD_DATA_OID(vid, 0), 0, pat(1), 4096, 0), SD_RES_NO_OBJ);
 	rig_sleep(r, 2000 * MS);
 	assert_true(gone(r, vid));
+	for (int n = 0; n < 3; n++) /* nobody looks again: it stays so over a power cut of all */
+		assert_int_equal(r->n[n].nr_volatile, 0);
 	assert_false(gone(r, again));
 	assert_false(rig_vdi(r, vid)->reclaiming);
 	/* the tombstone stays readable: no name, no size, no index */

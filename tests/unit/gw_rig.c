@@ -154,6 +154,7 @@ static void robj_apply(struct node *n, struct robj *o, const struct msg *m)
 	const struct peer_hdr *h = &m->h.req;
 
 	if (h->op == PEER_REMOVE) {
+		n->nr_volatile += !(h->flags & PEER_F_DURABLE);
 		robj_del(n, h->oid);
 		return;
 	}

@@ -52,6 +52,7 @@ struct node {
 	bool mute_list;		      /* cannot list its objects */
 	bool late_epoch;	      /* its answers name the epoch in which they leave */
 	unsigned nr_write, nr_flush, nr_version, nr_settle, nr_read, nr_forward, nr_list, nr_room;
+	unsigned nr_volatile; /* removals that a power cut may take back */
 	uint32_t last_write_epoch;
 	bool no_lease;
 	uint64_t serve_after;
