@@ -1,8 +1,8 @@
 # marks.list as C: MARKS(X) of the marks, MARKS_FAULTS(X) of the faults
 BEGIN { FS = " *[|] *"; nf = 0 }
 /^#/ || !NF { next }
-NF != 4 || ($3 !~ /^(hit|rare [0-9]+|cannot: .+)$/) {
-	print "marks.list:" FNR ": want NAME | SECTION | hit, rare N or cannot: WHY | CLAUSE" >"/dev/stderr"
+NF != 4 || ($3 !~ /^(hit|rare [0-9]+|seldom: .+|cannot: .+)$/) {
+	print "marks.list:" FNR ": want NAME | SECTION | hit, rare N, seldom: WHY or cannot: WHY | CLAUSE" >"/dev/stderr"
 	exit bad = 1
 }
 { for (i = 1; i <= 4; i++) gsub(/["\\]/, "\\\\&", $i) }

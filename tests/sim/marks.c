@@ -3,6 +3,7 @@
  * What the list may expect of a mark:
  *   hit           by any campaign
  *   rare N        only by one of N random seeds or more (fewer: it is not missed)
+ *   seldom: why   by chance: hit or not, but by a unit test
  *   cannot: why   never here; being hit is an error too, of the list
  * A kind of fault that is not in the list is `hit`.
  */
@@ -70,7 +71,8 @@ static const char *judge(const char *expect, bool hit, uint64_t seeds)
 
 	if (hit)
 		return cannot ? "HIT ALTHOUGH IT CANNOT BE" : NULL;
-	if (cannot || (!strncmp(expect, "rare ", 5) && seeds < strtoull(expect + 5, NULL, 10)))
+	if (cannot || !strncmp(expect, "seldom:", 7) ||
+	    (!strncmp(expect, "rare ", 5) && seeds < strtoull(expect + 5, NULL, 10)))
 		return NULL;
 	return "NOT HIT";
 }
