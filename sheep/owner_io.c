@@ -875,7 +875,11 @@ void gateway_torn(struct sheep *sh, struct peer_call *c)
 				   .epoch = c->req.epoch,
 				   .oid = oid,
 				   .result = SD_RES_SUCCESS};
-	if (!v || gw->stopping || v->gone || !gv_usable(v) || !(o = obj_get(v, oid)))
+	/* Only what is ours, and is not about to be handed out: others may hear of our claim before
+	 * we do, or of our release after us. */
+	if (!v || gw->stopping || !gv_usable(v) ||
+	    !(v->state == GV_OWNED || (v->state == GV_RELEASING && v->nr_ops)) ||
+	    !(o = obj_get(v, oid)))
 		return; /* it is told again */
 	MARK(own_torn);
 	o->torn = true;

@@ -225,9 +225,12 @@ bool gv_release(struct gw_op *op, struct gw_vdi *v, uint64_t until)
 		MARK(gv_release);
 		bool flushed = owner_flush(op, v) == SD_RES_SUCCESS; /* ~ */
 		cmd.clean = flushed && !v->dirty && !v->nr_ops;
-		sent = !v->gone && !gw->stopping;
-		if (sent && cluster_do(gw->sh->cluster, &cmd) == 0) /* ~ */
-			gv_drop(v);
+		if (!v->gone && !gw->stopping) {
+			int r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
+			if (r == 0)
+				gv_drop(v);
+			sent = r == 0 || r == -ENOTCONN; /* else it never left this node */
+		}
 	}
 	gv_put(v);
 	return sent;

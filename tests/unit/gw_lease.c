@@ -182,6 +182,36 @@ void claim_wait_ends(void **state)
 	rig_free(r);
 }
 
+/* Others name us the owner while our claim still waits: an object that is torn everywhere is not
+ * looked at before (its size, its ring are those of the VDI that we do not own yet). */
+void claim_torn(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	uint64_t o = SD_DATA_OID(vid, 0);
+	struct peer_call c = {.req = {.op = PEER_TORN, .oid = o}};
+	struct tr t = {0};
+
+	assert_int_equal(rq(r, 0, CREATE, o, 0, pat(1), 4096, 0), SD_RES_SUCCESS);
+	rig_kill(r, 0);
+	r->n[1].serve_after = r->now + 500 * MS;
+	rig_view(r);
+	tr_start(r, &t, 1, READ, o, 0, NULL, 4096, 0);
+	rig_sleep(r, 100 * MS);
+	assert_ptr_equal(owner_of(r, vid), &r->n[1]);
+	gateway_torn(&r->n[1].sh, &c);
+	assert_int_equal(tr_wait(r, &t), SD_RES_SUCCESS);
+	assert_true(all(t.g.reply->data, 4096, 1));
+	tr_end(&t);
+	assert_int_equal(rq(r, 1, WRITE, o, 4096, pat(2), 4096, 0), SD_RES_SUCCESS);
+	assert_int_equal(rq_read(r, 1, o, 4096, got, 4096), SD_RES_SUCCESS);
+	assert_true(all(got, 4096, 2));
+	gateway_torn(&r->n[1].sh, &c); /* now it is ours */
+	assert_int_equal(rq_read(r, 1, o, 0, got, 4096), SD_RES_SUCCESS);
+	assert_true(all(got, 4096, 1));
+	rig_free(r);
+}
+
 /* ---- handover ---- */
 
 /* Clients at these nodes (bits) write, for @ms. */
@@ -293,6 +323,23 @@ void handover_stuck(void **state)
 	tr_end(&t);
 	tr_end(&u);
 	use(r, vid, 2, 4000);
+	assert_ptr_equal(owner_of(r, vid), &r->n[1]);
+	rig_compare(r);
+	rig_free(r);
+}
+
+/* A release that could not be sent: it is served here as before, and handed over later. */
+void handover_unsent(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start_objects(&vid);
+
+	use(r, vid, 2, 1000);
+	r->n[0].do_fails = 1;
+	use(r, vid, 2, 1500);
+	assert_int_equal(r->n[0].do_fails, 0);
+	assert_ptr_equal(owner_of(r, vid), &r->n[0]);
+	use(r, vid, 2, 8000);
 	assert_ptr_equal(owner_of(r, vid), &r->n[1]);
 	rig_compare(r);
 	rig_free(r);
