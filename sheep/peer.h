@@ -39,6 +39,7 @@ struct peer_call {
 	/* Handler's side: the connection it came over is void (a newer one opened): it must not be
 	 * queued in the journal any more (DESIGN 5.2). */
 	bool voided;
+	const struct incarnation *from; /* replica.c's own: whose it is */
 	/* peer.c's own */
 	struct peer_msg {
 		struct cds_list_head node;
@@ -79,10 +80,12 @@ _Static_assert(2 * (PEER_DATA_HANDLERS + PEER_CONTROL_HANDLERS + PEER_FORWARD_HA
 	       "the server has the other half, our own work the rest");
 
 /* Of those handlers of data requests, local ones included, so many wait for a view, for an object
- * to be in sync, or for another write, at most; who comes then hears NO_MEM and asks again soon.
- * The rest is for what can be done at once.  (One peer has PEER_CONN_REQS_MAX at most.) */
-#define REPLICA_HELD_MAX (PEER_DATA_HANDLERS / 4 * 3)
-_Static_assert(PEER_CONN_REQS_MAX < REPLICA_HELD_MAX, "one peer alone does not use it up");
+ * to be in sync, or for another write, at most, and so many of one sender; who comes then hears
+ * NO_MEM and asks again soon.  The rest is for what can be done at once: a volume that waits for an
+ * absent node does not hold up the others that share the connection. */
+#define REPLICA_HELD_MAX      (PEER_DATA_HANDLERS / 4 * 3)
+#define REPLICA_HELD_PEER_MAX (PEER_CONN_REQS_MAX / 4 * 3)
+_Static_assert(REPLICA_HELD_PEER_MAX < REPLICA_HELD_MAX, "one peer alone does not use it up");
 
 /* Zero a struct peer_call, fill in the request part, then submit.  All of @c but the payload's
  * reference stays the caller's.

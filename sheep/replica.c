@@ -55,6 +55,7 @@ struct replica {
 	uint64_t full_since; /* writes do not fit on the disk since then; 0: they do */
 	uint64_t full_last;
 	unsigned nr_held; /* REPLICA_HELD_MAX */
+	struct cds_list_head holds;
 };
 
 int replica_init(struct sheep *sh)
@@ -68,6 +69,7 @@ int replica_init(struct sheep *sh)
 	co_cond_init(&rep->landed);
 	map_init(&rep->rooms);
 	CDS_INIT_LIST_HEAD(&rep->landing);
+	CDS_INIT_LIST_HEAD(&rep->holds);
 	sh->replica = rep;
 	return 0;
 }
@@ -146,20 +148,44 @@ static bool waited(struct peer_call *c, int r)
 	return false;
 }
 
-/* The request will wait, unless too many do.  False: it is answered. */
-static bool hold_begin(struct replica *rep, struct peer_call *c)
+struct hold { /* on the handler's stack: its request waits */
+	struct cds_list_head node;
+	const struct incarnation *from;
+};
+
+/* Too many wait, or too many of this sender: its other requests come over the same connection. */
+static bool hold_full(const struct replica *rep, const struct incarnation *from)
 {
-	if (rep->nr_held >= REPLICA_HELD_MAX && MARKED(rep_held_max)) {
+	const struct hold *h;
+	unsigned nr = 0;
+
+	if (rep->nr_held >= REPLICA_HELD_MAX)
+		return true;
+	if (rep->nr_held < REPLICA_HELD_PEER_MAX)
+		return false;
+	cds_list_for_each_entry (h, &rep->holds, node)
+		nr += h->from->start == from->start &&
+		      !memcmp(h->from->uuid, from->uuid, sizeof(from->uuid));
+	return nr >= REPLICA_HELD_PEER_MAX;
+}
+
+/* The request will wait, unless too many do.  False: it is answered. */
+static bool hold_begin(struct replica *rep, struct peer_call *c, struct hold *h)
+{
+	if (hold_full(rep, c->from) && MARKED(rep_held_max)) {
 		c->rsp.result = SD_RES_NO_MEM;
 		return false;
 	}
+	h->from = c->from;
+	cds_list_add(&h->node, &rep->holds);
 	rep->nr_held++;
 	return true;
 }
 
-static void hold_end(struct replica *rep)
+static void hold_end(struct replica *rep, struct hold *h)
 {
 	assert(rep->nr_held);
+	cds_list_del(&h->node);
 	rep->nr_held--;
 }
 
@@ -183,14 +209,15 @@ static bool enter_sync(struct replica *rep, struct peer_call *c, uint8_t copies,
 		       const struct settle_by *by)
 {
 	const struct sync *s = rep->sh->sync;
+	struct hold h;
 
 	if (!canceled(rep, c) && sync_admit(s, c->req.epoch) == 0 &&
 	    sync_in(s, c->req.oid, sd_hash_oid(c->req.oid), copies))
 		return true;
-	if (!hold_begin(rep, c))
+	if (!hold_begin(rep, c, &h))
 		return false;
 	bool in = enter_sync_held(rep, c, copies, by); /* ~ */
-	hold_end(rep);
+	hold_end(rep, &h);
 	return in;
 }
 
@@ -450,10 +477,12 @@ static bool write_wait(struct write_op *op, enum check v)
 /* Wait for what the check missed.  False: it is answered. */
 static bool write_hold(struct write_op *op, enum check v)
 {
-	if (!hold_begin(op->rep, op->c))
+	struct hold h;
+
+	if (!hold_begin(op->rep, op->c, &h))
 		return false;
 	bool again = write_wait(op, v); /* ~ */
-	hold_end(op->rep);
+	hold_end(op->rep, &h);
 	return again;
 }
 
@@ -942,6 +971,7 @@ void replica_handle(struct sheep *sh, const struct incarnation *from, struct pee
 	bool local = from->start == sh->self.inc.start &&
 		     memcmp(from->uuid, sh->self.inc.uuid, sizeof(from->uuid)) == 0;
 
+	c->from = from;
 	c->error = 0;
 	c->reply_len = 0;
 	c->rsp = (struct peer_hdr){

@@ -393,8 +393,8 @@ static void test_low(void **state)
 	room_is(r, 1, o, 0, 0, SD_RES_OLD_NODE_VER);
 }
 
-/* Writes of an epoch that is not here yet wait, but not more of them than there is room for; what
- * can be done at once goes on. */
+/* Writes of an epoch that is not here yet wait, but not more of them than there is room for, nor so
+ * many of one sender that its connection is full; what can be done at once goes on. */
 static void test_held_max(void **state)
 {
 	static struct call *k[REPLICA_HELD_MAX];
@@ -403,14 +403,21 @@ static void test_held_max(void **state)
 
 	rig_write(r, A, ABC, o, V(1, 1), none, 0x11);
 	rig_epoch(r, ABC);
-	for (unsigned i = 0; i < REPLICA_HELD_MAX; i++)
-		k[i] = call_write(r, A, B, 2, SD_DATA_OID(1, i % 50), V(1, 10 + i),
-				  i < 50 ? none : V(1, i - 40), 0x12);
-	call_is_(call_write(r, A, B, 2, SD_DATA_OID(1, 60), V(1, 2), none, 0x12), SD_RES_NO_MEM);
-	struct call *v = call_op(r, A, B, 2, o, PEER_VERSION);
-	call_submit(v, A, B);
+	for (unsigned i = 0; i < REPLICA_HELD_MAX; i++) {
+		unsigned from = i < REPLICA_HELD_PEER_MAX ? A : C;
+		k[i] = call_write(r, from, B, 2, SD_DATA_OID(1, i % 48), V(1, 10 + i),
+				  i < 48 ? none : V(1, i - 38), 0x12);
+		if (i + 1 != REPLICA_HELD_PEER_MAX)
+			continue;
+		call_is_(call_write(r, A, B, 2, SD_DATA_OID(1, 60), V(1, 2), none, 0x12),
+			 SD_RES_NO_MEM);
+		call_ok_(call_write(r, A, B, 1, o, V(1, 2), V(1, 1), 0x12));
+	}
+	struct call *v = call_op(r, C, B, 2, o, PEER_VERSION);
+	call_submit(v, C, B);
 	call_is_(v, SD_RES_NO_MEM);
-	call_ok_(call_write(r, A, B, 1, o, V(1, 2), V(1, 1), 0x12));
+	call_is_(call_write(r, B, B, 2, SD_DATA_OID(1, 60), V(1, 2), none, 0x12), SD_RES_NO_MEM);
+	call_ok_(call_write(r, A, B, 1, o, V(1, 3), V(1, 2), 0x12));
 	for (unsigned n = A; n <= C; n++)
 		rig_apply(r, n, 2);
 	for (unsigned i = 0; i < REPLICA_HELD_MAX; i++)
