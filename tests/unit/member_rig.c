@@ -45,7 +45,7 @@ static int hook_format(void *arg)
 	nd->nr_format++;
 	while (nd->block_format)
 		co_sleep(1000000);
-	return nd->fail_format;
+	return !nd->fail_format_nr || nd->nr_format == nd->fail_format_nr ? nd->fail_format : 0;
 }
 
 static void hook_shutdown(void *arg)

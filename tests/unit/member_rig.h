@@ -40,7 +40,8 @@ struct node {
 	char *waiting, *err;
 	/* hooks */
 	bool block_view, block_format, unblocking;
-	int fail_format; /* what the hook answers */
+	int fail_format;	 /* what the hook answers... */
+	unsigned fail_format_nr; /* ...when it is called so often; 0: always */
 	unsigned nr_view, nr_format, nr_vdi, nr_shutdown, nr_out;
 	uint32_t epoch, old_epoch;
 	bool clean, given_up;
@@ -108,7 +109,9 @@ void test_persist_before_answer(void);
 void test_torn_log(void);
 void test_clean_restart(void);
 void test_format_cut(void);
+void test_format_twice(void);
 void test_offer_and_joiner(void);
+void test_offer_and_commands(void);
 void test_big_state(void);
 void test_churn(void);
 

@@ -385,6 +385,34 @@ void test_format_cut(void)
 	WAIT(node_at(1, 2));
 }
 
+/* Two formats at once: that the first one's hook was run is not said of the second. */
+void test_format_twice(void)
+{
+	struct pair p[2];
+
+	cluster_of(1);
+	settle();
+	nodes[1].fail_format = -EIO;
+	nodes[1].fail_format_nr = nodes[1].nr_format + 2;
+	fake_hold(bus_of(1));
+	for (unsigned i = 0; i < 2; i++) {
+		p[i] = (struct pair){.n = 1, .c = {.type = CMD_FORMAT, .copies = 1, .shift = 22}};
+		p[i].c.ctime = 80 + i;
+		p[i].c.flags = SD_CLUSTER_AUTO_VNODES;
+		co_start(sched, do_co, &p[i], "format");
+	}
+	settle();
+	fake_release(bus_of(1), 0);
+	WAIT(nodes[1].nr_out == 1);
+	assert_true(p[0].done && p[0].r == 0 && p[0].c.result == OK);
+	settle();
+	node_down(1);
+	nodes[1].fail_format = 0;
+	node_started(node_up(1));
+	assert_int_equal(nodes[1].nr_format, 1);
+	assert_true(cluster_params(nodes[1].c)->ctime == 81);
+}
+
 struct many {
 	unsigned from, nr, n;
 	unsigned *left;
@@ -435,6 +463,49 @@ void test_offer_and_joiner(void)
 	for (unsigned n = 1; n <= 3; n++)
 		WAIT(node_running(n) && nodes[n].c->s->nr_vdis == COS * EACH);
 	same_state();
+}
+
+/* One batch at a node that was not taken in yet: the last member leaves, another's better state is
+ * offered, it runs, commands.  What is behind the state must be in the log that belongs to it. */
+void test_offer_and_commands(void)
+{
+	struct cmd force = {.type = CMD_FORCE_RECOVER};
+	uint64_t gen;
+
+	cluster_of(2);
+	down_all();
+	node_started(node_up(2));
+	assert_int_equal(do_cmd(2, &force), 0);
+	WAIT(node_running(2));
+	node_down(2);
+	node_started(node_up(2)); /* newer than node 1's branch is going to be */
+	node_down(2);
+	node_started(node_up(1));
+	assert_int_equal(do_cmd(1, &force), 0);
+	WAIT(node_running(1));
+	fake.slow_uuid = 3;
+	fake.slow_pass = 1; /* its JOIN: it confirms nobody */
+	node_up(3);
+	WAIT(node_has(3));
+	fake.slow_uuid = 0;
+	node_up(4);
+	WAIT(node_has(4) && nodes[4].c->logged && nodes[4].c->s->live);
+	settle();
+	fake_hold(bus_of(4));
+	node_down(1);
+	WAIT(!nodes[3].c->s->live);
+	fake_flush(bus_of(3));
+	node_up(2);
+	WAIT(node_running(2));
+	uint32_t vid = make_vdi(2, "v", &gen);
+	settle();
+	assert_true(nodes[4].c->s->live && !cluster_vdi(nodes[4].c, vid));
+	fake_release(bus_of(4), 0);
+	WAIT(cluster_vdi(nodes[4].c, vid));
+	same_state();
+	down_all();
+	node_started(node_up(4));
+	assert_non_null(cluster_vdi(nodes[4].c, vid)); /* C1 */
 }
 
 /* A state of several pieces, a log that is replaced, both while commands flow. */

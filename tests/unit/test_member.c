@@ -456,6 +456,7 @@ TEST(restart_behind_empty)
 TEST(stale_state)
 TEST(admit_is_durable)
 TEST(offer_and_joiner)
+TEST(offer_and_commands)
 TEST(restart_any_order)
 TEST(missing_node)
 TEST(left_before_stop)
@@ -471,6 +472,7 @@ TEST(clean_restart)
 TEST(refused)
 TEST(out)
 TEST(format_cut)
+TEST(format_twice)
 TEST(big_state)
 TEST(churn)
 
@@ -489,6 +491,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(run_stale_state),
 		cmocka_unit_test(run_admit_is_durable),
 		cmocka_unit_test(run_offer_and_joiner),
+		cmocka_unit_test(run_offer_and_commands),
 		cmocka_unit_test(run_restart_any_order),
 		cmocka_unit_test(run_missing_node),
 		cmocka_unit_test(run_left_before_stop),
@@ -504,6 +507,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(run_refused),
 		cmocka_unit_test(run_out),
 		cmocka_unit_test(run_format_cut),
+		cmocka_unit_test(run_format_twice),
 		cmocka_unit_test(run_big_state),
 		cmocka_unit_test(run_churn),
 	};
