@@ -332,7 +332,6 @@ static void go_out(struct bus *b, const char *reason)
 	b->is_out = true;
 	env_timer_del(b->env, &b->poll);
 	env_timer_del(b->env, &b->retry);
-	lock_try(b->fd, LOCK_SLOTS + b->slot, F_UNLCK);
 	b->out_reason = str_printf("%s", reason);
 	env_defer(b->env, &b->work);
 }
@@ -548,6 +547,9 @@ static void local_work(struct env_defer *d)
 	if (b->is_out && !b->closing && !b->told) {
 		b->told = true;
 		b->cb.out(b->arg, b->out_reason ? b->out_reason : "out of memory");
+		/* Only now: a death that the others see ends our lease for them at once (B5, 4.4),
+		 * so here it must have ended before. */
+		lock_try(b->fd, LOCK_SLOTS + b->slot, F_UNLCK);
 	}
 	b->depth--;
 	if (b->closing)

@@ -44,7 +44,8 @@ struct listener {
 	char text[256]; /* last message */
 	size_t len;
 	struct bus *close_in_message;
-	struct listener *closed;
+	int lock_fd;	/* another description of the bus file */
+	bool was_alive; /* some member was, as the others see it, when we were told to be out */
 };
 
 static void fold(struct listener *l, const void *p, size_t len)
@@ -111,10 +112,23 @@ static void on_message(void *arg, const struct incarnation *from, const void *ms
 	}
 }
 
+/* As the driver does it: beyond the end of the file one byte for each member that is alive. */
+static bool anyone_alive(int fd)
+{
+	struct flock fl = {.l_type = F_WRLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = (off_t)((1ull << 62) + 1),
+			   .l_len = SD_MEMBERS_MAX};
+
+	assert_int_equal(fcntl(fd, F_OFD_GETLK, &fl), 0);
+	return fl.l_type != F_UNLCK;
+}
+
 static void on_out(void *arg, const char *reason)
 {
 	struct listener *l = arg;
 
+	l->was_alive = l->lock_fd && anyone_alive(l->lock_fd);
 	l->out = true;
 	snprintf(l->reason, sizeof(l->reason), "%s", reason);
 }
@@ -237,9 +251,15 @@ static void test_file_removed(void **state)
 
 	join(r, &a, 1, 1);
 	turn_until(r, reached, &(struct want){{&a}, 1, 1, 0});
+	a.lock_fd = open(r->path, O_RDWR);
+	assert_true(a.lock_fd > 0 && anyone_alive(a.lock_fd));
 	unlink(r->path);
 	turn_until(r, is_out, &a);
 	assert_non_null(strstr(a.reason, "removed"));
+	/* Who finds it dead does not wait for its lease: it must have ended it by then. */
+	assert_true(a.was_alive);
+	assert_false(anyone_alive(a.lock_fd));
+	close(a.lock_fd);
 	assert_int_equal(bus_local.send(a.bus, "x", 1), -ENOTCONN);
 	bus_local.close(a.bus);
 }
