@@ -251,6 +251,8 @@ struct cluster_hooks {
 	/* We are out: all connections must end; the daemon exits or comes back as a new
 	 * incarnation. */
 	void (*out)(void *arg, const char *reason);
+	/* The cluster driver has something to say to the operator: for the log.  No yield. */
+	void (*warn)(void *arg, const char *text);
 };
 
 struct cluster_conf {

@@ -153,6 +153,14 @@ static void on_out(void *arg, const char *reason)
 		member_fail(c, str_printf("%s", reason ? reason : "the cluster driver gave up"));
 }
 
+static void on_warn(void *arg, const char *text)
+{
+	struct cluster *c = arg;
+
+	if (!c->stopping)
+		c->conf.hooks.warn(c->conf.arg, text);
+}
+
 void member_send(struct cluster *c, struct enc *e)
 {
 	int r = e->failed ? -ENOMEM : -ENOTCONN;
@@ -622,7 +630,7 @@ static int finish_format(struct cluster *c, char **err)
 
 static int cluster_open(struct cluster *c, char **err)
 {
-	static const struct bus_cb cb = {on_view, on_message, on_out};
+	static const struct bus_cb cb = {on_view, on_message, on_out, on_warn};
 	int r = es_open(&c->es, c->sched, c->conf.dir, &c->disk, &c->flags, err); /* ~ */
 
 	if (r < 0)

@@ -107,6 +107,13 @@ static void sheep_out(void *arg, const char *reason)
 		   sh->again ? "this node is out of the cluster" : "the cluster refuses this node");
 }
 
+static void sheep_warn(void *arg, const char *text)
+{
+	struct sheep *sh = arg;
+
+	log_warn(sh->log, "%s", text);
+}
+
 /* ---- start ---- */
 
 /* A node whose store has failed cannot keep what it promised: it leaves (DESIGN 5.2). */
@@ -151,7 +158,8 @@ static int sheep_join(struct sheep *sh, char **msg)
 		.max_gen = store_max_gen(sh->store),
 		.clean_epoch = id->clean_epoch,
 		.dir = store_dir(sh->store),
-		.hooks = {sheep_view, sheep_vdi, sheep_format, sheep_shutdown, sheep_out},
+		.hooks = {sheep_view, sheep_vdi, sheep_format, sheep_shutdown, sheep_out,
+			  sheep_warn},
 		.arg = sh,
 	};
 	char *waiting = NULL;

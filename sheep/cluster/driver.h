@@ -33,6 +33,9 @@ struct bus_cb {
 	 * callbacks.
 	 * @reason is for the operator. */
 	void (*out)(void *arg, const char *reason);
+	/* Something is wrong that only the operator can set right; the driver goes on.  A sentence
+	 * for the log.  From no callback and not from inside of send(); must not close the bus. */
+	void (*warn)(void *arg, const char *text);
 };
 
 struct bus_driver {

@@ -12,7 +12,7 @@
  *  L3 Every record names the newest VIEW record, each VIEW the whole membership: a sender that is
  *     not in it does not append (B3), a joiner needs nothing else.
  *  L4 Nobody ever waits for the append lock: a stopped process that holds it stalls the bus, not
- *     the reactors of the others.
+ *     the reactors of the others.  The operator is told, once in a stall.
  *  L5 A header of another boot, or with no living member, starts anew: no leftover matters.
  */
 #include "config.h"
@@ -49,10 +49,11 @@
 #define RETRY_NS      (1000ull * 1000)	     /* somebody has the append lock */
 #define JOIN_TRIES    5000u		     /* of RETRY_NS */
 #define CLOSE_TRIES   200u
-#define TURN_RECORDS  256u	     /* delivered before other events get a turn */
-#define PUNCH_BYTES   (64ull << 20)  /* read by all: given back to the file system */
-#define LAG_BYTES     (256ull << 20) /* nobody is left behind further than that */
-#define REVIEW_BYTES  (16ull << 20)  /* a VIEW at least every so often, so that they can be */
+#define STALL_NS      (1000ull * 1000 * 1000) /* nothing can be appended: the operator is told */
+#define TURN_RECORDS  256u		      /* delivered before other events get a turn */
+#define PUNCH_BYTES   (64ull << 20)	      /* read by all: given back to the file system */
+#define LAG_BYTES     (256ull << 20)	      /* nobody is left behind further than that */
+#define REVIEW_BYTES  (16ull << 20) /* a VIEW at least every so often, so that they can be */
 
 enum rec_type { REC_VIEW = 1, REC_MSG };
 
@@ -119,6 +120,9 @@ struct bus {
 	size_t buf_cap;
 	struct env_defer work;
 	struct env_timer poll, retry;
+	uint64_t stalled_at; /* since then nothing could be appended; 0: it can */
+	uint32_t lags_pid;   /* because this member reads nothing; 0: of the append lock */
+	bool stall_told;
 	char *out_reason; /* to be told from local_work() */
 	unsigned depth;	  /* inside callbacks */
 	bool is_out, told, closing;
@@ -273,15 +277,19 @@ static void commit(struct bus *b, uint64_t tail)
 	futimens(b->fd, NULL); /* IN_ATTRIB at every member */
 }
 
-/* What every member has read. */
-static uint64_t read_by_all(struct bus *b, const struct local_view *v, uint64_t tail)
+/* What every member has read.  *@last: pid of who has read least, 0: all have read all. */
+static uint64_t read_by_all(struct bus *b, const struct local_view *v, uint64_t tail,
+			    uint32_t *last)
 {
 	uint64_t least = tail;
 
+	*last = 0;
 	for (unsigned i = 0; i < v->nr; i++) {
 		uint64_t pos = atomic_load(&b->h->pos[v->m[i].slot % SD_MEMBERS_MAX]);
-		if (pos < least)
+		if (pos < least) {
 			least = pos;
+			*last = v->m[i].pid;
+		}
 	}
 	return least;
 }
@@ -290,10 +298,11 @@ static uint64_t read_by_all(struct bus *b, const struct local_view *v, uint64_t 
 static void punch(struct bus *b, const struct local_view *v, uint64_t view_off, uint64_t tail)
 {
 	uint64_t from = b->h->punched, to;
+	uint32_t last;
 
 	if (tail - from < PUNCH_BYTES)
 		return;
-	to = read_by_all(b, v, tail);
+	to = read_by_all(b, v, tail, &last);
 	to = ROUND_DOWN(to < view_off ? to : view_off, 4096);
 	if (to > from && fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
 				   (off_t)(to - from)) == 0)
@@ -352,10 +361,12 @@ static int append(struct bus *b, bool look_for_deaths, bool leave)
 	CLEANUP(freep) struct local_view *v = malloc(sizeof(*v));
 	uint64_t tail, view_off;
 	struct msg *m;
+	uint32_t last;
 	int r;
 
 	if (!v)
 		return -ENOMEM;
+	b->lags_pid = 0;
 	r = lock_try(b->fd, LOCK_APPEND, F_WRLCK);
 	if (r < 0)
 		return r == -EACCES ? -EAGAIN : r;
@@ -370,7 +381,7 @@ static int append(struct bus *b, bool look_for_deaths, bool leave)
 	}
 	if (r == 0)
 		punch(b, v, view_off, tail);
-	bool full = r == 0 && tail - read_by_all(b, v, tail) > LAG_BYTES;
+	bool full = r == 0 && tail - read_by_all(b, v, tail, &last) > LAG_BYTES;
 	cds_list_for_each_entry (m, &b->out, node)
 		if (r == 0 && !full)
 			r = put_rec(b, &tail, REC_MSG, view_off, m->data, m->len);
@@ -382,8 +393,12 @@ static int append(struct bus *b, bool look_for_deaths, bool leave)
 	if (r == 0 && tail != start)
 		commit(b, tail);
 	lock_try(b->fd, LOCK_APPEND, F_UNLCK);
-	if (r < 0 || full)
-		return r < 0 ? r : -EAGAIN;
+	if (r == 0 && full) {
+		b->lags_pid = last;
+		r = -EAGAIN;
+	}
+	if (r < 0)
+		return r;
 	while (!cds_list_empty(&b->out)) {
 		m = cds_list_first_entry(&b->out, struct msg, node);
 		cds_list_del(&m->node);
@@ -400,10 +415,80 @@ static bool somebody_died(struct bus *b)
 	return false;
 }
 
+/* The state of a process that a signal or a debugger has stopped (proc(5)). */
+static bool is_stopped(uint32_t pid)
+{
+	char path[32], buf[256];
+
+	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	buf[n < 0 ? 0 : n] = 0;
+	const char *p = strrchr(buf, ')'); /* behind the name */
+	return p && (!strncmp(p, ") T", 3) || !strncmp(p, ") t", 3));
+}
+
+/* Who holds the lock of an open file description the kernel does not say (l_pid is -1): who of the
+ * members is stopped is as good as that. */
+static char *stall_text(struct bus *b)
+{
+	char pids[128] = "";
+	size_t n = 0;
+
+	if (b->lags_pid)
+		return str_printf("process %u has read nothing of the last %u MB of the bus file "
+				  "%s: until it does (is it stopped by SIGSTOP?) or is killed, "
+				  "nothing can be sent to the cluster",
+				  b->lags_pid, (unsigned)(LAG_BYTES >> 20), b->path);
+	for (unsigned i = 0; i < b->view.nr && n + 12 < sizeof(pids); i++)
+		if (is_stopped(b->view.m[i].pid))
+			n += (size_t)snprintf(pids + n, sizeof(pids) - n, " %u", b->view.m[i].pid);
+	return str_printf("the bus file %s is locked by another process for %u ms: until it lets "
+			  "go or is killed, nothing can be sent to the cluster (%s%s)",
+			  b->path, (unsigned)((env_now(b->env) - b->stalled_at) / 1000000),
+			  n ? "stopped by SIGSTOP:" : "is a daemon stopped by SIGSTOP?", pids);
+}
+
+static void stalled(struct bus *b)
+{
+	uint64_t now = env_now(b->env);
+
+	if (!b->stalled_at)
+		b->stalled_at = now;
+	if (b->stall_told || now - b->stalled_at < STALL_NS)
+		return;
+	b->stall_told = true;
+	char *text = stall_text(b);
+	if (text)
+		b->cb.warn(b->arg, text);
+	free(text);
+}
+
+static void not_stalled(struct bus *b)
+{
+	if (b->stall_told) {
+		char *text =
+			str_printf("the bus file %s can be written again, after %u ms", b->path,
+				   (unsigned)((env_now(b->env) - b->stalled_at) / 1000000));
+		if (text)
+			b->cb.warn(b->arg, text);
+		free(text);
+	}
+	b->stall_told = false;
+	b->stalled_at = 0;
+}
+
 static void try_append(struct bus *b, bool look_for_deaths)
 {
 	int r = append(b, look_for_deaths, false);
 
+	if (r == -EAGAIN)
+		stalled(b);
+	else
+		not_stalled(b);
 	if (r == -EAGAIN)
 		env_timer_set(b->env, &b->retry, env_now(b->env) + RETRY_NS); /* L4 */
 	else if (r < 0 && r != -ENOTCONN)

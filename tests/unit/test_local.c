@@ -44,7 +44,9 @@ struct listener {
 	char text[256]; /* last message */
 	size_t len;
 	struct bus *close_in_message;
-	int lock_fd;	/* another description of the bus file */
+	int lock_fd; /* another description of the bus file */
+	unsigned nr_warns;
+	char warning[512];
 	bool was_alive; /* some member was, as the others see it, when we were told to be out */
 };
 
@@ -133,7 +135,15 @@ static void on_out(void *arg, const char *reason)
 	snprintf(l->reason, sizeof(l->reason), "%s", reason);
 }
 
-static const struct bus_cb cb = {on_view, on_message, on_out};
+static void on_warn(void *arg, const char *text)
+{
+	struct listener *l = arg;
+
+	l->nr_warns++;
+	snprintf(l->warning, sizeof(l->warning), "%s", text);
+}
+
+static const struct bus_cb cb = {on_view, on_message, on_out, on_warn};
 
 static struct incarnation inc(int id, uint64_t start)
 {
@@ -415,6 +425,70 @@ static void test_kill(void **state)
 	bus_local.close(b.bus);
 }
 
+/* ---- kill -STOP ---- */
+
+static bool warned(void *arg)
+{
+	return ((struct listener *)arg)->nr_warns > 0;
+}
+
+static bool warned_again(void *arg)
+{
+	return ((struct listener *)arg)->nr_warns > 1;
+}
+
+static void turn_for(struct rig *r, uint64_t ms)
+{
+	uint64_t end = env_now(r->env) + ms * 1000000;
+
+	while (env_now(r->env) < end)
+		env_linux_turn(r->env, 5);
+}
+
+/* Somebody keeps the append lock, a member is stopped: the operator is told, once, of whom; when
+ * it is over all goes on. */
+static void test_stall(void **state)
+{
+	struct flock fl = {.l_type = F_WRLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = (off_t)(1ull << 62),
+			   .l_len = 1};
+	struct rig *r = *state;
+	struct listener a;
+	struct kid k = {0};
+	char text[64];
+
+	join(r, &a, 1, 1);
+	kid_start(r, &k, 0);
+	struct seen s = {&a, inc(10, 1), true, 1};
+	turn_until(r, seen, &s);
+	turn_for(r, 300); /* the lock is taken now and then by both: no reason to say anything */
+	assert_int_equal(a.nr_warns, 0);
+	kill(k.pid, SIGSTOP);
+	int fd = open(r->path, O_RDWR);
+	fcntl(fd, F_OFD_SETLK, &fl); /* unless the one who was stopped has it */
+	assert_int_equal(bus_local.send(a.bus, "late", 4), 0);
+	uint64_t t = env_now(r->env);
+	turn_until(r, warned, &a);
+	assert_true(env_now(r->env) - t > 900000000);
+	assert_non_null(strstr(a.warning, r->path));
+	snprintf(text, sizeof(text), "stopped by SIGSTOP: %d)", (int)k.pid);
+	assert_non_null(strstr(a.warning, text));
+	turn_for(r, 1500);
+	assert_int_equal(a.nr_warns, 1);
+	close(fd);
+	kill(k.pid, SIGCONT);
+	turn_until(r, warned_again, &a);
+	s.number = a.last[find(&a, &s.inc)] + 100;
+	turn_until(r, seen, &s);
+	assert_int_equal(a.nr_warns, 2);
+	assert_non_null(strstr(a.warning, "can be written again"));
+	assert_false(a.bad || a.out);
+	kill(k.pid, SIGKILL);
+	assert_int_equal(waitpid(k.pid, NULL, 0), k.pid);
+	bus_local.close(a.bus);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -422,6 +496,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_file_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_leftovers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stall, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
