@@ -438,7 +438,7 @@ void test_file_damaged(void **state)
 void test_file_many(void **state)
 {
 	struct rig *r = on_demand(state);
-	enum { NR = 300 };
+	enum { NR = 150 }; /* < REPLICA_HELD_PEER_MAX */
 	struct call *k[NR];
 
 	rig_copies = 1;
