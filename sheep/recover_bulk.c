@@ -523,6 +523,19 @@ static bool surplus_next(struct job *j, uint64_t cursor, struct sync_box *b)
 	return false;
 }
 
+/* Does a pull of an older epoch still hold its object?  What it is just renaming into place will be
+ * there although nobody wants it any more: we would look before it is. */
+static bool older_pulls(const struct job *j)
+{
+	const struct job *o;
+	size_t pos = 0;
+
+	while ((o = map_next(&j->s->pulling, &pos, NULL)))
+		if (o->epoch != j->epoch)
+			return true;
+	return false;
+}
+
 /* A node drops what is outside its arcs only after every ring member of the present epoch has told
  * it that it is in sync there (DESIGN 5.5; WHY B1k drop-early).  First the mark that nothing of it
  * is known here any more: "dropped" must never be taken for "does not exist". */
@@ -530,7 +543,7 @@ static int drop_surplus(struct job *j)
 {
 	struct sync_box b;
 	uint64_t cursor = 0;
-	int left = 0, r = 0;
+	int left = older_pulls(j) && MARKED(bulk_older), r = 0;
 
 	while (r >= 0 && surplus_next(j, cursor, &b)) {
 		uint64_t end = ring_arc_end(j->view->ring, b.from);

@@ -176,7 +176,7 @@ struct sync {
 	struct map wants;
 	struct cds_list_head queue;
 	unsigned nr_workers, nr_demand;
-	struct map pulling; /* oid -> non-NULL: its lock is held, or awaited, for a pull */
+	struct map pulling; /* oid -> struct job: its lock is held, or awaited, for a pull */
 	struct map repairing;
 	struct co_sem served;	/* SYNC_SERVED_PULLS */
 	struct co_cond changed; /* the recovery looks around */

@@ -370,6 +370,31 @@ static void test_drop_early(void **state)
 	assert_int_equal(sync_synced(r->node[C].sh.sync, o, sd_hash_oid(o), 2), 0);
 }
 
+/* What a pull of an older epoch still puts beside the ring (a slow disk) is dropped, too. */
+static void test_drop_late(void **state)
+{
+	struct rig *r = on_demand(state);
+	uint64_t o = rig_oid(r, 0);
+
+	rig_boot(r, ABC);
+	rig_write(r, A, M(A) | M(B), o, V(1, 1), none, 0x11);
+	rig_crash(r, A);
+	uint32_t e2 = rig_step(r, M(B) | M(C));
+	mem_commit_gate(r->node[C].sh.store, true);
+	struct call *k = call_read(r, C, C, e2, o);
+	rig_ms(r, 50);
+	rig_start(r, A);
+	r->params.disable_recovery = false;
+	rig_step(r, ABC);
+	call_is_(k, SD_RES_OLD_NODE_VER);
+	rig_rest(r, M(A) | M(B));
+	rig_ms(r, 300);
+	is_absent(r, C, o);
+	mem_commit_gate(r->node[C].sh.store, false);
+	rig_rest(r, ABC);
+	is_absent(r, C, o);
+}
+
 /* ---- the rest of 5.5 ---- */
 
 /* After a restart all is todo until compared; of equal versions no data moves. */
@@ -529,6 +554,7 @@ int main(void)
 		T(pull_any_epoch),
 		T(recon_all),
 		T(drop_early),
+		T(drop_late),
 		T(bulk),
 		T(all_restart),
 		T(ring_moves),
