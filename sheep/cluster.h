@@ -75,7 +75,8 @@ struct vdi {
 	bool creating;	 /* CREATE was applied, VISIBLE was not */
 	bool reclaiming; /* deleted, its objects are still being removed */
 	bool cached; /* @gen, or one before it that was not released clean, took cached writes */
-	bool cache_lost; /* next flush answers EIO once */
+	bool cache_lost;     /* next flush answers EIO once */
+	uint32_t lost_epoch; /* the newest epoch in which it was said to be lost */
 	/* ownership */
 	bool owned; /* @owner holds it (it may be dead: then the next CLAIM takes over) */
 	bool clean; /* owned: the takeover is finished.  Not owned: the last owner released clean;
@@ -223,6 +224,7 @@ struct cmd {
 	uint32_t ret_vid;
 	uint64_t ret_gen;	      /* CREATE, CLAIM granted: the generation */
 	bool ret_dirty;		      /* CLAIM granted: the generation begins dirty */
+	bool ret_lost;		      /* CACHE_LOST off: it was set until now */
 	struct incarnation ret_owner; /* CLAIM refused: who has it */
 	uint8_t ret_copies, ret_shift;
 };

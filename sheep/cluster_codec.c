@@ -385,6 +385,7 @@ static void enc_vdi(struct enc *e, const struct vdi *v)
 	enc_u32(e, v->family);
 	enc_u32(e, v->create_epoch);
 	enc_u32(e, v->btree_counter);
+	enc_u32(e, v->lost_epoch);
 	enc_u8(e, v->copies);
 	enc_u8(e, v->copy_policy);
 	enc_u8(e, v->store_policy);
@@ -441,6 +442,7 @@ static int dec_vdi(struct dec *d, struct vdi *v)
 	v->family = dec_u32(d);
 	v->create_epoch = dec_u32(d);
 	v->btree_counter = dec_u32(d);
+	v->lost_epoch = dec_u32(d);
 	v->copies = dec_u8(d);
 	v->copy_policy = dec_u8(d);
 	v->store_policy = dec_u8(d);

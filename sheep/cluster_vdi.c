@@ -263,20 +263,27 @@ static uint32_t vdi_owner_cmd(struct cs *s, const struct incarnation *from, stru
 }
 
 /* DESIGN 5.4: set by whoever finds that all copies of an object lost power; cleared by the owner,
- * which has told a client, or by an open. */
-static uint32_t vdi_cache_lost(struct cs *s, const struct incarnation *from, const struct cmd *cmd)
+ * which has told a client, or by an open.  Several nodes find it, of several objects: what is found
+ * in one epoch was lost before it, and is told once. */
+static uint32_t vdi_cache_lost(struct cs *s, const struct incarnation *from, struct cmd *cmd)
 {
 	struct vdi *v = cs_vdi(s, cmd->vid);
 
 	if (!v || v->deleted)
 		return SD_RES_NO_VDI;
 	if (cmd->on && MARKED(cs_cache_lost)) {
-		v->cache_lost |= v->cached;
+		uint32_t e = cs_newest(s)->epoch;
+		if (v->cached && v->lost_epoch != e) {
+			v->cache_lost = true;
+			v->lost_epoch = e;
+		}
 		return SD_RES_SUCCESS;
 	}
 	uint32_t res = cmd->gen ? owner_check(v, from, cmd) : SD_RES_SUCCESS;
-	if (res == SD_RES_SUCCESS)
+	if (res == SD_RES_SUCCESS) {
+		cmd->ret_lost = v->cache_lost;
 		v->cache_lost = false;
+	}
 	return res;
 }
 

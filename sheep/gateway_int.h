@@ -117,6 +117,9 @@ struct gw_vdi {
 	struct cds_list_head objs;
 	/* flush (DESIGN 5.4) */
 	bool flush_all, flushing, index_cached;
+	bool suspect; /* what is not flushed may be lost: of a dead owner, or the members changed */
+	bool lost;    /* a member says that it is cache lost; */
+	bool telling; /* a client is being told */
 	bool cached, caching; /* CMD_CACHED was applied; is under way */
 	uint64_t flush_want, flush_done;
 	struct co_cond flushed;

@@ -22,6 +22,7 @@ void recover_view(struct sync *s)
 		s->history[i] = NULL;
 	}
 	s->nr_awaited = 0;
+	map_done(&s->told);
 }
 
 /* Borrowed; NULL: not known. */
@@ -165,9 +166,23 @@ static int settler(struct job *j, uint64_t hash, uint8_t copies, const struct an
 	return best;
 }
 
-enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const struct answer *a,
-			 int *src, bool *rule1)
+/* What was acknowledged with the cache flag may be in the memory of those who died without losing
+ * power only (DESIGN 5.4): have all who were in sync last lost it, and is there something cached?
+ */
+static bool all_lossy(struct job *j, uint64_t oid, const struct answer *a, uint32_t e)
 {
+	const struct vdi *v = cluster_vdi(j->s->sh->cluster, SD_OID_VID(oid));
+	bool lossy = e && v && v->cached;
+
+	for (unsigned i = 0; i < j->view->nr && lossy; i++)
+		lossy = a[i].synced != e || a[i].lossy;
+	return lossy;
+}
+
+enum verdict sync_decide(struct job *j, uint64_t oid, uint8_t copies, const struct answer *a,
+			 struct decision *d)
+{
+	uint64_t hash = sd_hash_oid(oid);
 	struct sync_box b = {hash, hash, copies, copies};
 	int best = -1, self = j->view->self;
 	uint32_t e = 0;
@@ -175,36 +190,64 @@ enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const str
 	/* (1) Somebody is in sync: his state is the object, a higher version of ours included: it
 	 * was never acknowledged (WHY B1a trust-higher).  An equal version of somebody who is not
 	 * in sync says nothing (WHY B1b trust-equal). */
-	*rule1 = true;
+	*d = (struct decision){.src = -1, .rule1 = true};
 	for (unsigned i = 0; i < j->view->nr; i++)
 		if (a[i].ok && a[i].in_sync && !a[i].torn && MARKED(rec_rule1)) {
-			*src = (int)i;
+			d->src = (int)i;
 			return VERDICT_TAKE;
 		}
 	for (unsigned i = 0; PLANTED(trust_equal) && i < j->view->nr; i++)
 		if (a[i].ok && (int)i != self && a[i].synced && a[self].synced && !a[self].torn &&
 		    obj_ver_cmp(a[i].ver, a[self].ver) == 0) {
-			*src = self;
+			d->src = self;
 			return VERDICT_TAKE;
 		}
 	/* (2) Nobody is, and all members have answered (WHY B1j first-come). */
-	*rule1 = false;
+	d->rule1 = false;
 	for (unsigned i = 0; i < j->view->nr; i++) {
 		assert(a[i].ok || PLANTED(first_come));
 		e = a[i].synced > e ? a[i].synced : e;
 	}
-	if (sync_absent(j, e, &b)) /* ~ */
+	/* If all of E who are here lack what they had cached, one of E who is not may have it: he
+	 * is waited for as those of later epochs are. */
+	d->lost = all_lossy(j, oid, a, e) && MARKED(rec_all_lossy);
+	if (sync_absent(j, d->lost ? e - 1 : e, &b)) /* ~ */
 		return VERDICT_WAIT;
 	/* Only those who were in sync last count (WHY B1d). */
 	for (unsigned i = 0; i < j->view->nr; i++)
 		if (a[i].synced == e && (best < 0 || better(&a[i], &a[best], (int)i == self)))
 			best = (int)i;
-	*src = best;
+	d->src = best;
 	if (!a[best].torn && MARKED(rec_rule2))
 		return VERDICT_TAKE;
 	MARK(rec_all_torn);
-	*src = settler(j, hash, copies, a, e);
+	d->src = settler(j, hash, copies, a, e);
 	return VERDICT_TORN;
+}
+
+int sync_say_lost(struct job *j, uint32_t vid)
+{
+	struct sync *s = j->s;
+
+	while (!map_get(&s->told, vid)) {
+		struct cmd cmd = {.type = CMD_CACHE_LOST, .vid = vid, .on = true};
+		const struct vdi *v = cluster_vdi(s->sh->cluster, vid);
+
+		if (!v || !v->cached || PLANTED(cache_lost))
+			return 0;
+		int r = cluster_do(s->sh->cluster, &cmd); /* ~ */
+		if (job_over(j))
+			return s->stopping ? -ECANCELED : -ESTALE;
+		if (r == 0 && MARKED(rec_cache_lost)) {
+			log_warn(s->sh->log,
+				 "VDI %06x: all replicas of an object lost power before its cached "
+				 "writes were flushed: the next flush will fail",
+				 vid);
+			return map_set(&s->told, vid, s) < 0 ? -ENOMEM : 0;
+		}
+		job_wait(j, SYNC_RETRY_NS, "cache lost"); /* ~ */
+	}
+	return 0;
 }
 
 /* ---- asking all ---- */
@@ -234,6 +277,7 @@ static int poll_begin(struct poll *p, struct job *j, uint64_t oid, uint8_t copie
 		.synced = sync_synced(s, oid, sd_hash_oid(oid), copies),
 		.ver = info.ver,
 	};
+	p->a[j->view->self].lossy = sync_lossy(s, p->a[j->view->self].synced);
 	return 0;
 }
 
@@ -278,6 +322,7 @@ static unsigned poll_collect(struct poll *p, bool *in_sync, bool *failed)
 			.ok = true,
 			.in_sync = h->flags & PEER_F_IN_SYNC,
 			.torn = h->flags & PEER_F_TORN,
+			.lossy = h->flags & PEER_F_LOSSY,
 			.synced = h->synced,
 			.ver = {h->ver_gen, h->ver_seq},
 		};
@@ -471,20 +516,22 @@ static int settle(struct job *j, uint64_t oid, uint8_t copies, const struct sett
 int sync_resolve(struct job *j, uint64_t oid, uint8_t copies, const struct settle_by *by)
 {
 	struct poll p;
-	int src = -1, r = poll_begin(&p, j, oid, copies);
-	bool rule1;
+	struct decision d;
+	int r = poll_begin(&p, j, oid, copies);
 
 	if (r == 0)
 		r = poll_all(&p); /* ~ */
 	if (r == 0) {
-		enum verdict d = sync_decide(j, sd_hash_oid(oid), copies, p.a, &src, &rule1);
+		enum verdict v = sync_decide(j, oid, copies, p.a, &d); /* ~ */
+		if (v != VERDICT_WAIT && d.lost)
+			r = sync_say_lost(j, SD_OID_VID(oid)); /* ~ */
 		if (job_over(j))
 			r = job_code(j);
-		else if (d == VERDICT_TAKE)
-			r = adopt(j, oid, copies, (unsigned)src, &p.a[src], rule1); /* ~ */
-		else if (d == VERDICT_TORN)
-			r = settle(j, oid, copies, by, (unsigned)src, &p.a[src]); /* ~ */
-		else if (MARKED(rec_busy))
+		else if (r == 0 && v == VERDICT_TAKE)
+			r = adopt(j, oid, copies, (unsigned)d.src, &p.a[d.src], d.rule1); /* ~ */
+		else if (r == 0 && v == VERDICT_TORN)
+			r = settle(j, oid, copies, by, (unsigned)d.src, &p.a[d.src]); /* ~ */
+		else if (r == 0 && MARKED(rec_busy))
 			r = -EBUSY;
 	}
 	poll_end(&p);

@@ -41,6 +41,7 @@ struct lists { /* by member; self included */
 	} * list;
 	struct task *task;
 	unsigned nr_task, cap_task;
+	struct map lost; /* vids that are cache lost */
 	/* running them */
 	unsigned next, failed;
 };
@@ -127,6 +128,7 @@ static void lists_done(struct lists *l)
 	}
 	free(l->list);
 	free(l->task);
+	map_done(&l->lost);
 }
 
 /* The ring at this place, one after the other, until one is in sync: *src, or -1. */
@@ -240,6 +242,7 @@ static void row_answer(struct answer *a, const struct peer_obj *row)
 {
 	a->in_sync = row->flags & PEER_F_IN_SYNC;
 	a->torn = row->flags & PEER_F_TORN;
+	a->lossy = row->flags & PEER_F_LOSSY;
 	a->synced = row->synced;
 	a->ver = (struct obj_ver){row->ver_gen, row->ver_seq};
 }
@@ -250,8 +253,8 @@ static int plan_object(struct lists *l, const struct entry *e, unsigned n, struc
 {
 	struct job *j = l->j;
 	struct obj_info have = {0};
-	struct task t = {.oid = e->row->oid, .copies = e->row->copies, .rule1 = true};
-	int src = only;
+	struct task t = {.oid = e->row->oid, .copies = e->row->copies};
+	struct decision d = {.src = only, .rule1 = true};
 
 	for (unsigned i = 0; i < j->view->nr; i++)
 		a[i] = (struct answer){.ok = l->list[i].ok,
@@ -259,21 +262,24 @@ static int plan_object(struct lists *l, const struct entry *e, unsigned n, struc
 				       .synced = l->list[i].synced};
 	for (unsigned i = 0; i < n; i++)
 		row_answer(&a[e[i].member], e[i].row);
-	if (only < 0 && sync_decide(j, e->hash, t.copies, a, &src, &t.rule1) != VERDICT_TAKE &&
+	if (only < 0 && sync_decide(j, t.oid, t.copies, a, &d) != VERDICT_TAKE && /* ~ */
 	    MARKED(bulk_resolve))
 		t.resolve = true; /* torn: it is settled, or not yet */
-	else if (only >= 0 && (!a[src].in_sync || a[src].torn))
+	else if (only >= 0 && (!a[only].in_sync || a[only].torn))
 		t.resolve = true;
+	else if (d.lost && map_set(&l->lost, SD_OID_VID(t.oid), l) < 0)
+		return -ENOMEM;
 	/* The state here, now: what was done on demand meanwhile needs nothing. */
 	store_lookup(j->s->sh->store, t.oid, &have);
 	if (sync_in(j->s, t.oid, e->hash, t.copies))
 		return 0;
 	if (!t.resolve) {
-		t.src = (unsigned)src;
-		t.ver = a[src].ver;
+		t.rule1 = d.rule1;
+		t.src = (unsigned)d.src;
+		t.ver = a[d.src].ver;
 		if (PLANTED(trust_higher) && obj_ver_cmp(have.ver, t.ver) > 0)
 			return 0;
-		if ((src == j->view->self || (!have.torn && obj_ver_cmp(have.ver, t.ver) == 0)) &&
+		if ((d.src == j->view->self || (!have.torn && obj_ver_cmp(have.ver, t.ver) == 0)) &&
 		    MARKED(bulk_equal)) /* K1 */
 			return 0;
 	}
@@ -296,6 +302,18 @@ static int plan(struct lists *l, int only)
 	}
 	free(e);
 	free(a);
+	return r;
+}
+
+/* Before anything of them is taken. */
+static int tell_lost(struct lists *l)
+{
+	uint64_t vid;
+	size_t pos = 0;
+	int r = 0;
+
+	while (r == 0 && map_next(&l->lost, &pos, &vid) && MARKED(bulk_lost))
+		r = sync_say_lost(l->j, (uint32_t)vid); /* ~ */
 	return r;
 }
 
@@ -411,6 +429,8 @@ static int box_steps(struct lists *l)
 	if (r == 0)
 		r = plan(l, src); /* ~ */
 	if (r == 0)
+		r = tell_lost(l); /* ~ */
+	if (r == 0)
 		r = run(l);					  /* ~ */
 	return r == 0 ? mark_box(l->j, &l->box, l->j->epoch) : r; /* ~ */
 }
@@ -421,6 +441,7 @@ static int bulk_box(struct job *j, struct sync_box *b)
 	struct lists l = {.j = j, .box = *b};
 	int r = -ENOMEM;
 
+	map_init(&l.lost);
 	l.list = calloc(j->view->nr, sizeof(*l.list));
 	if (l.list)
 		r = box_steps(&l); /* ~ */
@@ -431,6 +452,22 @@ static int bulk_box(struct job *j, struct sync_box *b)
 
 /* ---- surplus: what lies here beside the ring ---- */
 
+static bool asks_in_sync(struct job *j, const struct sync_box *b, uint32_t member)
+{
+	struct ask *a = ask_new(j, PEER_DROP_CHECK, member, 0, b->clo);
+
+	if (!a)
+		return false;
+	a->c.req.off = b->from;
+	a->c.req.len = b->to;
+	a->c.req.obj_size = b->chi;
+	ask_send(a);
+	bool yes = ask_wait(a) == 0 && ask_ok(a) && a->c.rsp.result == SD_RES_SUCCESS && /* ~ */
+		   (a->c.rsp.flags & PEER_F_IN_SYNC);
+	ask_drop(a);
+	return yes;
+}
+
 static bool ring_in_sync(struct job *j, const struct sync_box *b)
 {
 	uint32_t ring[SD_COPIES_MAX];
@@ -440,16 +477,7 @@ static bool ring_in_sync(struct job *j, const struct sync_box *b)
 	for (unsigned i = 0; i < nr && all; i++) {
 		if ((int)ring[i] == j->view->self)
 			return false;
-		struct ask *a = ask_new(j, PEER_DROP_CHECK, ring[i], 0, b->clo);
-		if (!a)
-			return false;
-		a->c.req.off = b->from;
-		a->c.req.len = b->to;
-		a->c.req.obj_size = b->chi;
-		ask_send(a);
-		all = ask_wait(a) == 0 && ask_ok(a) && a->c.rsp.result == SD_RES_SUCCESS &&
-		      (a->c.rsp.flags & PEER_F_IN_SYNC); /* ~ */
-		ask_drop(a);
+		all = asks_in_sync(j, b, ring[i]); /* ~ */
 	}
 	return all;
 }
@@ -565,6 +593,82 @@ static int drop_surplus(struct job *j)
 			j->s->dropped = 0; /* only this coroutine drops */
 	}
 	return r < 0 ? r : left ? -EAGAIN : 0;
+}
+
+/* ---- has every arc somebody in sync? ---- */
+
+/* @b lies in one arc. */
+static bool somebody_in_sync(struct job *j, const struct sync_box *b)
+{
+	uint32_t ring[SD_COPIES_MAX];
+	unsigned nr = ring_lookup(j->view->ring, b->to, b->chi, ring);
+	bool found = false;
+
+	for (unsigned i = 0; i < nr && !found; i++)
+		if ((int)ring[i] != j->view->self)
+			found = asks_in_sync(j, b, ring[i]); /* ~ */
+	return found;
+}
+
+struct cover {
+	struct sync *s;
+	uint8_t copies;
+};
+
+static void cover_co(void *arg)
+{
+	struct cover c = *(struct cover *)arg;
+	struct sync *s = c.s;
+	struct sync_box b;
+	uint64_t cursor = 0;
+	bool done = false;
+	struct job j;
+
+	free(arg);
+	job_begin(s, &j);
+	while (!done && !job_over(&j)) {
+		done = !smap_todo(&s->map, j.epoch, c.copies, cursor, &b);
+		if (done)
+			break;
+		uint64_t end = ring_arc_end(j.view->ring, b.from);
+		b.to = end < b.to ? end : b.to;
+		b.clo = b.chi;
+		if (somebody_in_sync(&j, &b)) { /* ~ */
+			done = b.to == UINT64_MAX;
+			cursor = b.to + 1;
+			continue;
+		}
+		MARK(bulk_not_covered);
+		if (cluster_params(s->sh->cluster)->disable_recovery)
+			bulk_box(&j, &b); /* ~ else recover_main() does */
+		job_wait(&j, SYNC_RETRY_NS, "sync: an arc that nobody has"); /* ~ */
+	}
+	if (done && !job_over(&j))
+		s->covered[c.copies - 1] = j.epoch;
+	s->covering &= ~(1u << (c.copies - 1));
+	job_end(&j);
+}
+
+bool sync_covered(struct sync *s, uint8_t copies)
+{
+	struct sync_box b;
+	uint32_t bit;
+
+	if (copies < 1 || copies > SD_COPIES_MAX || !s->epoch || s->stopping)
+		return false;
+	if (s->covered[copies - 1] == s->epoch || !smap_todo(&s->map, s->epoch, copies, 0, &b))
+		return true;
+	bit = 1u << (copies - 1);
+	struct cover *c = s->covering & bit ? NULL : malloc(sizeof(*c));
+	if (c) {
+		*c = (struct cover){s, copies};
+		s->covering |= bit;
+		if (!co_start(s->sh->sched, cover_co, c, "cover")) {
+			s->covering &= ~bit;
+			free(c);
+		}
+	}
+	return false;
 }
 
 /* ---- the recovery of this node ---- */

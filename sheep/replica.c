@@ -870,14 +870,25 @@ static void do_settle(struct replica *rep, struct peer_call *c)
 
 static void do_flush(struct replica *rep, struct peer_call *c)
 {
+	const struct vdi *v;
+
 	if (!enter_epoch(rep, c)) /* ~ */
 		return;
+	if ((c->req.flags & PEER_F_IN_SYNC) && !sync_covered(rep->sh->sync, c->req.copies) &&
+	    MARKED(rep_flush_early)) {
+		c->rsp.result = SD_RES_AGAIN;
+		return;
+	}
 	MARK(rep_flush);
 	int r = store_flush(rep->sh->store); /* ~ */
-	if (r < 0)
+	if (r < 0) {
 		store_broken(rep, c, r);
-	else
-		c->rsp.result = SD_RES_SUCCESS;
+		return;
+	}
+	c->rsp.result = SD_RES_SUCCESS;
+	v = cluster_vdi(rep->sh->cluster, c->req.vid);
+	if (v && v->cache_lost) /* the owner may hear of it later than we did */
+		c->rsp.flags |= PEER_F_LOSSY;
 }
 
 /* len: is there room for a client's write of so many bytes? */

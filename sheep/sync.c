@@ -488,21 +488,37 @@ static void give_up(struct sync *s, struct view *v)
 		 "%u, and goes to .stale/",
 		 self->common_epoch);
 	smap_cap(&s->map, self->common_epoch);
+	if (s->lost > self->common_epoch) /* the epochs of this branch have the same numbers */
+		s->lost = self->common_epoch;
 	while ((m = map_next(&s->marks, &pos, NULL)))
 		if (m->epoch > self->common_epoch)
 			m->epoch = self->common_epoch;
 	s->branch = s->keep_stale = true;
 }
 
-static bool newer_than(const struct sync *s, uint32_t epoch)
+static uint32_t newest(const struct sync *s)
 {
 	struct sync_mark *m;
 	size_t pos = 0;
+	uint32_t e = smap_max(&s->map);
 
 	while ((m = map_next(&s->marks, &pos, NULL)))
-		if (m->epoch >= epoch)
-			return true;
-	return smap_max(&s->map) >= epoch;
+		if (m->epoch > e)
+			e = m->epoch;
+	return e;
+}
+
+/* Another boot id than when the file was written last: what was cached in the epochs it speaks of
+ * may be gone.  The next write of the file, before anything is in sync in a newer epoch, says so
+ * (Y7). */
+static void look_at_power(struct sync *s)
+{
+	uint8_t now[16];
+
+	env_boot_id(s->sh->env, now);
+	if (memcmp(now, s->boot, sizeof(now)) != 0 && newest(s) && MARKED(sync_power_lost))
+		s->lost = newest(s);
+	memcpy(s->boot, now, sizeof(now));
 }
 
 /* After a clean restart nothing should be torn; if something is, it is todo (DESIGN 6). */
@@ -620,7 +636,7 @@ static int view_apply(struct sync *s, struct view *old, struct view *v, bool cle
 	if (!s->view)
 		give_up(s, v);
 	/* "In sync" is told by the epoch's number (Y1): nothing may have it before. */
-	if (!kept && newer_than(s, v->epoch) && MARKED(sync_newer)) {
+	if (!kept && newest(s) >= v->epoch && MARKED(sync_newer)) {
 		log_err(s->sh->log, "this node was in sync in epoch %u or later already", v->epoch);
 		return -EUCLEAN;
 	}
@@ -690,6 +706,8 @@ static void forget(struct sync *s)
 	s->view = NULL;
 	s->epoch = s->refuse = s->map_epoch = s->rest_epoch = 0;
 	memset(s->map_name, 0, sizeof(s->map_name));
+	s->lost = 0;
+	memset(s->covered, 0, sizeof(s->covered));
 	s->branch = s->keep_stale = s->purge = false;
 	s->have = UINT32_MAX;
 }
@@ -748,14 +766,17 @@ int sync_init(struct sheep *sh)
 	map_init(&s->wants);
 	map_init(&s->pulling);
 	map_init(&s->repairing);
+	map_init(&s->told);
 	s->have = UINT32_MAX; /* not looked at yet */
 	s->purge = true;
 	sh->sync = s;
 	r = smap_init(&s->map);
 	if (r == 0)
 		r = sync_file_load(s); /* ~ */
-	if (r == 0)
+	if (r == 0) {
+		look_at_power(s);
 		r = recover_start(s);
+	}
 	return r;
 }
 

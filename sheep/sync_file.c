@@ -22,7 +22,7 @@
 #define FILE_NAME     "sync"
 #define FILE_NEW      "sync.new"
 #define FILE_MAGIC    0x636e7973u
-#define FILE_VERSION  1u
+#define FILE_VERSION  2u
 #define REC_MAGIC     0x6b72616du
 #define FILE_SIZE_MAX (1ull << 30)
 #define IO_MAX	      (1u << 20)
@@ -35,9 +35,11 @@ struct file_head {
 	uint32_t epoch, flags;
 	uint8_t name[8];
 	uint32_t nr_segs, nr_marks;
-	uint32_t crc, pad; /* crc: of the snapshot with crc 0 */
+	uint32_t crc;  /* of the snapshot with crc 0 */
+	uint32_t lost; /* Y7 */
+	uint8_t boot[16];
 };
-_Static_assert(sizeof(struct file_head) == 48, "disk format");
+_Static_assert(sizeof(struct file_head) == 64, "disk format");
 
 /* An arc: its end, then nr_steps of them: from this number of copies on, this epoch. */
 struct file_seg {
@@ -94,6 +96,8 @@ static uint8_t *encode(struct sync *s, uint32_t epoch, const uint8_t name[8],
 	size_t pos = 0;
 
 	memcpy(h.name, name, sizeof(h.name));
+	memcpy(h.boot, s->boot, sizeof(h.boot));
+	h.lost = s->lost;
 	h.flags = (s->branch ? FILE_BRANCH : 0) | (s->keep_stale ? FILE_KEEP_STALE : 0);
 	h.nr_segs = map->nr;
 	h.len = sizeof(h) + marks->nr * sizeof(struct file_mark);
@@ -333,6 +337,8 @@ static int load_snapshot(struct sync *s, struct cursor *c, uint8_t *buf, size_t 
 		r = load_mark(s, c);
 	s->map_epoch = h.epoch;
 	memcpy(s->map_name, h.name, sizeof(s->map_name));
+	memcpy(s->boot, h.boot, sizeof(s->boot));
+	s->lost = h.lost;
 	s->branch = h.flags & FILE_BRANCH;
 	s->keep_stale = h.flags & FILE_KEEP_STALE;
 	c->end = buf + size;

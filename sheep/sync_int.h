@@ -14,6 +14,8 @@
  *  Y5 What is brought in sync belongs to one epoch (struct job): after each wait job_over() is
  * asked before anything is taken from an answer (WHY B1g pull-notag). Y6 A call to a peer never
  * refers to a stack: who stops waiting drops it, its done() frees it.
+ *  Y7 `lost` is never lower than the newest epoch that was in sync here when the power was lost:
+ * what has a synced up to it may lack cached writes; what is brought in sync later has a newer one.
  */
 #ifndef SHEEP_SYNC_INT_H
 #define SHEEP_SYNC_INT_H
@@ -155,6 +157,8 @@ struct sync {
 	struct map torn;  /* oid -> non-NULL: torn, in an arc that began in sync */
 	uint32_t map_epoch;
 	uint8_t map_name[8];
+	uint8_t boot[16];    /* the machine's boot id; after a load: when the file was written */
+	uint32_t lost;	     /* Y7; 0: power was never lost */
 	bool branch;	     /* from a given-up branch, not at rest since: files go to .stale/ */
 	bool keep_stale;     /* .stale/ has files of a given-up branch: the operator's */
 	bool purge;	     /* .stale/ may have files to remove */
@@ -177,9 +181,13 @@ struct sync {
 	struct cds_list_head queue;
 	unsigned nr_workers, nr_demand;
 	struct map pulling; /* oid -> struct job: its lock is held, or awaited, for a pull */
+	uint32_t covered[SD_COPIES_MAX]; /* by copies - 1: sync_covered() in this epoch */
+	uint32_t covering;		 /* bit copies - 1: a coroutine looks */
 	struct map repairing;
 	struct co_sem served;	/* SYNC_SERVED_PULLS */
 	struct co_cond changed; /* the recovery looks around */
+	struct map
+		told; /* vid -> non-NULL: the cluster knows in this epoch that it is cache lost */
 	struct view *history[SYNC_HISTORY];
 	uint8_t awaited[SYNC_AWAITED][16];
 	unsigned nr_awaited;
@@ -198,6 +206,11 @@ static inline int sync_admit(const struct sync *s, uint32_t e)
 }
 bool sync_mine(const struct sync *s, uint64_t hash, uint8_t copies);
 uint32_t sync_synced(const struct sync *s, uint64_t oid, uint64_t hash, uint8_t copies);
+/* Has power been lost since it was in sync in @synced? */
+static inline bool sync_lossy(const struct sync *s, uint32_t synced)
+{
+	return synced && synced <= s->lost;
+}
 /* As sync_is(), in the served epoch. */
 bool sync_in(const struct sync *s, uint64_t oid, uint64_t hash, uint8_t copies);
 /* As sync_ensure().  @by: what the owner that waits allows; NULL: somebody else waits.  -EINVAL:
@@ -260,17 +273,25 @@ co_fn void serve_pull(struct sync *s, struct peer_call *c);
 /* ---- recover.c: on demand ---- */
 
 struct answer { /* of one member, about one object */
-	bool ok, in_sync, torn;
+	bool ok, in_sync, torn, lossy;
 	uint32_t synced;
 	struct obj_ver ver;
 };
 enum verdict {
-	VERDICT_TAKE, /* *src's state is the object; *rule1: because it is in sync */
-	VERDICT_TORN, /* all that may be taken is torn; *src is to settle it */
+	VERDICT_TAKE, /* src's state is the object; rule1: because it is in sync */
+	VERDICT_TORN, /* all that may be taken is torn; src is to settle it */
 	VERDICT_WAIT, /* somebody absent may know more */
 };
-co_fn enum verdict sync_decide(struct job *j, uint64_t hash, uint8_t copies, const struct answer *a,
-			       int *src, bool *rule1);
+struct decision {
+	int src;
+	bool rule1;
+	bool lost; /* every replica that was in sync last has lost power, with cached writes */
+};
+co_fn enum verdict sync_decide(struct job *j, uint64_t oid, uint8_t copies, const struct answer *a,
+			       struct decision *d);
+/* DESIGN 5.4: before anything of it is in sync, the cluster knows that @vid is cache lost.  0,
+ * -ESTALE, -ECANCELED. */
+co_fn int sync_say_lost(struct job *j, uint32_t vid);
 /* Has an absent node been in the ring of an epoch after @e?  Cuts @b to the part around (b->from,
  * b->chi) for which the answer is one. */
 co_fn bool sync_absent(struct job *j, uint32_t e, struct sync_box *b);
@@ -288,6 +309,11 @@ void recover_view(struct sync *s);
 int recover_start(struct sync *s);
 
 /* ---- recover_bulk.c ---- */
+
+/* Is somebody in sync in the served epoch in each arc that is mine with so many copies?  Then what
+ * was lost there is known (sync_say_lost), and what is cached there is in somebody's store.  False:
+ * not yet, it is being looked at. */
+bool sync_covered(struct sync *s, uint8_t copies);
 
 co_fn void recover_main(void *arg);
 

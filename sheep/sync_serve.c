@@ -42,6 +42,8 @@ void serve_query(struct sync *s, struct peer_call *c)
 		c->rsp.flags |= PEER_F_UNKNOWN;
 	if (info.torn && MARKED(srv_torn))
 		c->rsp.flags |= PEER_F_TORN;
+	if (sync_lossy(s, c->rsp.synced) && MARKED(srv_lossy))
+		c->rsp.flags |= PEER_F_LOSSY;
 }
 
 /* ---- a box of them ---- */
@@ -75,7 +77,8 @@ static int row_add(struct sync *s, struct rows *r, uint64_t oid, uint64_t hash, 
 	row.size = info->size;
 	row.synced = sync_synced(s, oid, hash, copies);
 	row.flags = (sync_in(s, oid, hash, copies) ? PEER_F_IN_SYNC : 0) |
-		    (info->torn ? PEER_F_TORN : 0) | (row.synced ? 0 : PEER_F_UNKNOWN);
+		    (info->torn ? PEER_F_TORN : 0) | (row.synced ? 0 : PEER_F_UNKNOWN) |
+		    (sync_lossy(s, row.synced) ? PEER_F_LOSSY : 0);
 	return rows_add(r, &row);
 }
 

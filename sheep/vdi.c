@@ -80,6 +80,7 @@ void gv_own(struct gw_vdi *v, uint64_t gen, bool dirty)
 	v->flush_all =
 		!PLANTED(flush_not_all); /* WHY B5: the first flush of a generation goes to all */
 	v->index_cached = true;
+	v->suspect = t->cached;
 	co_cond_broadcast(&v->gw->changed);
 	if (dirty && MARKED(gv_dirty))
 		sweep_kick(v->gw);
@@ -167,7 +168,7 @@ int gv_claim(struct gw_op *op, struct gw_vdi *v)
 
 /* The members that have cached writes to flush have other places in the new view.  Who is gone has
  * nothing to flush: a node syncs its store at its start, and what it lacks then it pulls, durably
- * (DESIGN 5.4, 5.5). */
+ * (DESIGN 5.4, 5.5); but it may have been the last one who had them: the next flush looks. */
 static void unflushed_move(struct gw_vdi *v, struct view *old)
 {
 	uint64_t moved[GW_WORDS] = {0};
@@ -176,6 +177,7 @@ static void unflushed_move(struct gw_vdi *v, struct view *old)
 		if (!(v->unflushed[m / 64] >> (m % 64) & 1))
 			continue;
 		int i = view_find(v->gw->view, &old->members[m].inc);
+		v->suspect |= i < 0;
 		if (i >= 0 && MARKED(gv_unflushed_moves))
 			moved[i / 64] |= 1ull << (i % 64);
 	}

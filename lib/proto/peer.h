@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define PEER_PROTO_VERSION 2u
+#define PEER_PROTO_VERSION 3u
 #define SD_OP_CLIENT_HELLO                                                                         \
 	0xE1u /* our own clients: payload struct client_hello (DESIGN 5.1, sessions) */
 #define SD_OP_PEER_HELLO 0xE0u
@@ -56,14 +56,16 @@ enum peer_op {
 	PEER_VERSION,	/* epoch, oid, copies, gen -> ver, obj_size: answered once in sync in epoch
 			   (5.6); AGAIN: it is torn on every replica, ask again with ver, a version of
 			   yours that no write has, for what lies there (6) */
-	PEER_SYNC_QUERY, /* epoch, oid, copies -> synced, F_IN_SYNC F_UNKNOWN F_TORN, ver, obj_size
-			    (5.5) */
+	PEER_SYNC_QUERY, /* epoch, oid, copies -> synced, F_IN_SYNC F_UNKNOWN F_TORN F_LOSSY, ver,
+			    obj_size (5.5) */
 	PEER_SYNC_LIST,	 /* epoch, hash range off..len (both inclusive), copies -> array of struct
 			    peer_obj, and for what is not in it synced, F_IN_SYNC, F_UNKNOWN; the
 			    answer covers off..len of the reply: ask again for the rest (5.5 in
 			    bulk) */
 	PEER_PULL,	 /* epoch, gen, oid -> stream of data at off; F_LAST: ver, obj_size */
-	PEER_FLUSH,	 /* epoch, vid: everything cached here becomes durable */
+	PEER_FLUSH,	 /* epoch, vid, copies: everything cached here becomes durable.  F_IN_SYNC:
+			    AGAIN until each arc that is the replier's has a replica in sync.  Reply:
+			    F_LOSSY: the VDI is cache lost (5.4) */
 	PEER_FORWARD,	 /* a client's request for the owner: client header in `client`, client_id,
 			    session */
 	PEER_DROP_CHECK, /* epoch, oid: is it in sync there?  (before a surplus copy is dropped) */
@@ -89,8 +91,10 @@ enum peer_flag {
 	PEER_F_IN_SYNC = 8,
 	PEER_F_UNKNOWN = 16,
 	PEER_F_TORN = 32,
-	PEER_F_BAD = 64, /* READ: a checksum failed here (result EIO), a repair has begun: read
-			    elsewhere */
+	PEER_F_LOSSY = 128, /* the replier has lost power since it held this in sync: what was
+			       cached may be gone (5.4) */
+	PEER_F_BAD = 64,    /* READ: a checksum failed here (result EIO), a repair has begun: read
+			       elsewhere */
 };
 
 struct peer_hdr {
@@ -128,7 +132,7 @@ struct peer_obj {
 	uint64_t size;
 	uint32_t synced;
 	uint8_t copies;
-	uint8_t flags; /* PEER_F_IN_SYNC, PEER_F_TORN, PEER_F_UNKNOWN */
+	uint8_t flags; /* PEER_F_IN_SYNC, PEER_F_TORN, PEER_F_UNKNOWN, PEER_F_LOSSY */
 	uint16_t pad;
 };
 _Static_assert(sizeof(struct peer_obj) == 40, "peer wire record");

@@ -288,7 +288,12 @@ void test_cached(void **state)
 			 SD_RES_VDI_NOT_LOCKED);
 	assert_int_equal(CMD(s, 1, .type = CMD_CACHE_LOST, .vid = vid, .gen = gen), OK);
 	assert_false(cs_vdi(s, vid)->cache_lost); /* the owner has said so */
+	/* another node finds the same, later, in the same epoch: it has been told */
 	assert_int_equal(CMD(s, 2, .type = CMD_CACHE_LOST, .vid = vid, .on = true), OK);
+	assert_false(cs_vdi(s, vid)->cache_lost);
+	cs_vdi(s, vid)->lost_epoch--;
+	assert_int_equal(CMD(s, 2, .type = CMD_CACHE_LOST, .vid = vid, .on = true), OK);
+	assert_true(cs_vdi(s, vid)->cache_lost);
 	assert_int_equal(CMD(s, 2, .type = CMD_CACHE_LOST, .vid = vid), OK);
 	assert_false(cs_vdi(s, vid)->cache_lost); /* opened anew */
 	assert_int_equal(CMD(s, 1, .type = CMD_RELEASE, .vid = vid, .gen = gen, .clean = true), OK);

@@ -157,7 +157,10 @@ static uint32_t do_owner(struct rig *r, struct node *n, struct vdi *v, struct cm
 		break;
 	case CMD_VDI_VISIBLE: v->creating = false; break;
 	case CMD_CLEAN: v->clean = true; break;
-	case CMD_CACHE_LOST: v->cache_lost = cmd->on; break;
+	case CMD_CACHE_LOST:
+		cmd->ret_lost = v->cache_lost;
+		v->cache_lost = cmd->on;
+		break;
 	case CMD_VDI_RECLAIMED: v->reclaiming = v->owned = false; break;
 	case CMD_VDI_HEADER:
 		memcpy(v->tag, cmd->tag, sizeof(v->tag));

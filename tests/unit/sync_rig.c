@@ -153,6 +153,23 @@ const struct vdi *cluster_vdi_next(const struct cluster *c, uint32_t after)
 	return after ? NULL : cluster_vdi(c, 1);
 }
 
+/* What the recovery says on the bus: applied at once. */
+int cluster_do(struct cluster *c, struct cmd *cmd)
+{
+	struct rig *r = c->n->rig;
+
+	assert(cmd->type == CMD_CACHE_LOST && cmd->on && cmd->vid == r->vdi.vid);
+	co_yield ();
+	if (r->lost_fails) {
+		r->lost_fails--;
+		return -ENOTCONN;
+	}
+	r->nr_lost++;
+	r->vdi.cache_lost = true;
+	cmd->result = SD_RES_SUCCESS;
+	return 0;
+}
+
 const struct cluster_params *cluster_params(const struct cluster *c)
 {
 	return &c->n->rig->params;

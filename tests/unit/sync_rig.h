@@ -54,6 +54,8 @@ struct rig {
 	bool hold_req[RIG_NODES][RIG_NODES][PEER_OP_NR], hold_rsp[RIG_NODES][RIG_NODES][PEER_OP_NR];
 	unsigned sent[PEER_OP_NR]; /* counts */
 	struct vdi vdi;		   /* the only one; vid 0: there is none */
+	unsigned nr_lost;	   /* CMD_CACHE_LOST */
+	unsigned lost_fails;	   /* so many of them first */
 	int branch;		   /* makes the names of epochs differ */
 	struct cluster_params params;
 	const char *job; /* running */

@@ -41,4 +41,13 @@ void test_stop(void **state);
 void test_map_random(void **state);
 void test_map_view(void **state);
 
+/* sync_cached.c */
+void test_power_lost(void **state);
+void test_cached_elsewhere(void **state);
+void test_direct_only(void **state);
+void test_cached_forced(void **state);
+void test_cache_lost(void **state);
+void test_cache_lost_bulk(void **state);
+void test_flush_covered(void **state);
+
 #endif
