@@ -59,6 +59,8 @@ const struct scenario scenarios[] = {
 	 repair_is_no_older},
 	{"reference-goes-first", "a discarded object goes after its reference (8)",
 	 reference_goes_first},
+	{"lost-cache-is-said", "the next flush says that cached writes are lost (5.4)",
+	 lost_cache_is_said},
 	{"log-position-counts", "at a start the longest log counts, not the oldest daemon (B4)",
 	 log_position_counts},
 	{"joiner-is-known-first", "all present know durably who may be waited for (B4)",

@@ -35,6 +35,7 @@ void first_flush_asks_all(struct stage *s);
 void start_syncs(struct stage *s);
 void repair_is_no_older(struct stage *s);
 void reference_goes_first(struct stage *s);
+void lost_cache_is_said(struct stage *s);
 
 /* scenario_start.c */
 void log_position_counts(struct stage *s);

@@ -2,6 +2,7 @@
  * 5.4).  What must not happen stands above each. */
 #include "config.h"
 
+#include "tests/sim/check.h"
 #include "tests/sim/scenario.h"
 
 /* 5.3: P has the write, Q does not: what one read has seen the next one sees. */
@@ -172,4 +173,22 @@ void reference_goes_first(struct stage *s)
 	dies(s, 'S');
 	other = client(s, "R", false);
 	has_read(other, 0);
+}
+
+/* 5.4: both replicas lost power with a cached write; the client, which lives, hears of it at its
+ * next flush, once. */
+void lost_cache_is_said(struct stage *s)
+{
+	stage_gateways(s, 4, 2, 1);
+	struct cast *c = client(s, "S", true);
+	wrote(c, 0);
+	flushed(c);
+	wrote(c, 0);
+	history_strict(s->h);
+	power_cut(s, "PQ");
+	stage_heal(s);
+	flushes(c);
+	pass(s, SEC);
+	has_read(c, 0);
+	flushed(c);
 }
