@@ -14,6 +14,7 @@ _Static_assert(2ull * DRIFT_MAX * SD_LEASE_NS / 1000000 < SD_DRIFT_NS, "DESIGN 4
 
 static void die(struct run *r, struct node *n, bool power)
 {
+	unrot(r);
 	world_fault(&r->w, power ? FAULT_POWER : FAULT_KILL);
 	if (power)
 		node_power_cut(n);

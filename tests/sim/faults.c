@@ -62,6 +62,12 @@ struct node *any_running(struct run *r)
 	return NULL;
 }
 
+void unrot(struct run *r)
+{
+	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
+		disk_unrot(r->node[i].disk);
+}
+
 /* What is cached survives in the other replicas: they must be there (DESIGN I1). */
 bool may_lose_power(struct run *r)
 {
@@ -183,8 +189,7 @@ static void one_fault(struct event *ev)
 	event_set(&r->w, ev, r->w.now + prng_in(p, r->shape.gap_ns / 50, r->shape.gap_ns));
 	if (wait_for_patient(r) || wait_for_rest(r))
 		return;
-	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
-		disk_unrot(r->node[i].disk);
+	unrot(r);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++)
 		if (!r->node[i].p && r->node[i].installed && !r->node[i].away &&
 		    prng_chance(p, r->shape.eager, 10))
@@ -255,6 +260,7 @@ void heal(struct run *r)
 	bus_watch(r->w.bus, NULL, 0, 0);
 	net_heal(r->w.net);
 	bus_join(r->w.bus);
+	unrot(r);
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
 		struct node *n = &r->node[i];
 		bus_lag(r->w.bus, n->ip, 0);
@@ -264,6 +270,5 @@ void heal(struct run *r)
 		disk_set_stall(n->disk, 0);
 		disk_set_errors(n->disk, 0, 0);
 		disk_set_full(n->disk, false);
-		disk_unrot(n->disk);
 	}
 }

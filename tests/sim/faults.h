@@ -6,7 +6,8 @@
  *  - All replicas in sync lose power at once while cached writes are not flushed: with cached
  *    clients one node loses power at a time, and only when all is at rest (may_lose_power()).
  *  - The last good copy of a block rots: only at rest, with two copies or more, one block at a
- *    time, and what was not found by the next fault is given back (k_rot(), disk_unrot()).
+ *    time, and what was not found by the next fault is given back (k_rot(), unrot()): also by one
+ *    that was armed before, as the death of an owner (seed 400087 at 07eea7e).
  *  - The last good copy of anything is on a disk that fails, is full or is replaced: only when
  *    all_well(), with two copies or more, and while that node is the patient nothing else goes
  *    wrong (fault_disk.c): a bad copy counts as lost until it is good again.
@@ -38,6 +39,8 @@ bool later(struct run *r, uint64_t ns, void (*fn)(struct run *r, struct node *n,
 /* Some node; some node that runs (NULL: none). */
 struct node *any_node(struct run *r);
 struct node *any_running(struct run *r);
+/* What has rotted is good again, found or not: before anything else goes wrong. */
+void unrot(struct run *r);
 bool may_lose_power(struct run *r);
 /* At rest, no repair is going on, and nothing that was begun is going to end. */
 bool all_well(struct run *r);
