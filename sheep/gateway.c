@@ -58,6 +58,10 @@ static void op_close(struct gw_op *op)
 		return;
 	op->closed = true;
 	op->gw->nr_closed++;
+	/* A client without sessions waits for it, through this gateway (session_wait_closed): only
+	 * an answer, or the end of the owner, says that it is over. */
+	if (op->fwd && op->client.client_id && MARKED(gw_fwd_unwanted))
+		op->fwd->unwanted = true;
 	if (op->ses)
 		co_cond_broadcast(&op->ses->ended);
 }
@@ -416,8 +420,10 @@ static int forward(struct gw_op *op, struct gw_request *r, const struct incarnat
 	}
 	MARK(gw_forward);
 	op->sent = true;
+	op->fwd = &k->c;
 	fan_submit(&f, k, &to);
 	res = fan_wait(&f, false); /* ~ */
+	op->fwd = NULL;
 	if (!res)
 		res = forward_answer(op, r, k);
 	/* No answer: the owner is gone, or is not the owner.  It is sent to the next one, unless

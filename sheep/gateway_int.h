@@ -65,6 +65,7 @@ struct gw_op {
 	struct gw_client client; /* zero for our own work */
 	struct peer_call *call;	 /* it was forwarded to us; else NULL */
 	struct incarnation from; /* by whom */
+	struct peer_call *fwd;	 /* it is forwarded by us, in this call; else NULL */
 	struct gw_session *ses;
 	struct cds_list_head ses_node; /* its ops */
 	uint32_t vid;

@@ -31,6 +31,10 @@ struct peer_call {
 	size_t reply_len;
 	void (*done)(struct peer_call *c); /* on the reactor; the call may be freed in it */
 	void *arg;
+	/* The caller's, at any time until done(): nobody waits for the answer any more.  What is
+	 * not on its way yet is not sent, and what a broken connection had is not sent again: it
+	 * ends with -ENOTCONN. */
+	bool unwanted;
 	/* PEER_PULL only: each frame of the stream; @data's reference goes to the callee.  What is
 	 * not given back with peer_frame_done() yet holds up the connection beyond
 	 * PEER_STREAM_MAX.  A stream that has begun is not begun again when the connection breaks:

@@ -13,6 +13,9 @@
 _Static_assert((PEER_CALLS_MAX & (PEER_CALLS_MAX - 1)) == 0, "ids are cut into two parts");
 _Static_assert(PEER_CALLS_MAX <= UINT16_MAX, "slots are named by 16 bits");
 
+static void chan_end(struct peer_chan *chan, struct peer_call *c);
+static void chan_admit_waiting(struct peer_chan *chan);
+
 /* ---- opening (P2) ---- */
 
 static void chan_later(struct peer_chan *chan, uint64_t ns)
@@ -107,7 +110,7 @@ void chan_greeted(struct peer_conn *conn, const struct sd_rsp *rsp)
 {
 	struct peer_chan *chan = conn->chan;
 	struct sheep *sh = chan->p->sh;
-	struct peer_call *c;
+	struct peer_call *c, *next;
 
 	if (rsp->opcode != SD_OP_PEER_HELLO) {
 		conn_garbage(conn, "no greeting");
@@ -131,8 +134,13 @@ void chan_greeted(struct peer_conn *conn, const struct sd_rsp *rsp)
 	chan->complained = false;
 	conn->state = CONN_OPEN;
 	conn->opened_ns = env_now(sh->env);
-	cds_list_for_each_entry (c, &chan->calls, node)
-		chan_send(chan, c);
+	cds_list_for_each_entry_safe (c, next, &chan->calls, node) {
+		if (!c->unwanted)
+			chan_send(chan, c);
+		else if (MARKED(peer_unwanted))
+			chan_end(chan, c);
+	}
+	chan_admit_waiting(chan);
 }
 
 /* ---- calls ---- */
@@ -220,7 +228,10 @@ static void chan_admit_waiting(struct peer_chan *chan)
 	while (chan->nr_free && !cds_list_empty(&chan->waiting)) {
 		struct peer_call *c = cds_list_first_entry(&chan->waiting, struct peer_call, node);
 		cds_list_del(&c->node);
-		chan_admit(chan, c);
+		if (!c->unwanted)
+			chan_admit(chan, c);
+		else if (MARKED(peer_unwanted_waiting))
+			call_end(chan->p, c, -ENOTCONN);
 	}
 }
 
@@ -327,9 +338,11 @@ void chan_conn_closed(struct peer_conn *conn)
 		m->queued = false;
 	}
 	/* A stream cannot go on in the middle, and what was handed over may be of another version.
-	 */
+	 * What nobody waits for must not come long after (DESIGN 5.1): its client may have gone on
+	 * as another one. */
 	cds_list_for_each_entry_safe (c, nc, &chan->calls, node)
-		if (c->streamed && MARKED(peer_stream_cut))
+		if ((c->streamed && MARKED(peer_stream_cut)) ||
+		    (c->unwanted && MARKED(peer_unwanted_cut)))
 			chan_end(chan, c);
 	if (!chan->peer)
 		return;

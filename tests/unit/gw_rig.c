@@ -406,6 +406,16 @@ static void msg_failed(struct env_timer *t)
 	msg_replied(t);
 }
 
+void rig_break(struct rig *r, int from, int to)
+{
+	struct msg *m, *next;
+
+	cds_list_for_each_entry_safe (m, next, &r->msgs, node)
+		if (m->from->i == from && m->to->i == to && !m->timer.heap_idx && !m->handled &&
+		    m->call && m->call->unwanted)
+			msg_at(m, r->now + 1000, msg_failed);
+}
+
 void peer_submit(struct sheep *sh, const struct incarnation *to, struct peer_call *c)
 {
 	struct node *n = caa_container_of(sh, struct node, sh);

@@ -119,6 +119,8 @@ void rig_kill(struct rig *r, int i);
 void rig_restart(struct rig *r, int i); /* a new incarnation; not in sync */
 void rig_recover(struct rig *r);	/* all of the newest view come in sync */
 void rig_unblock(struct rig *r, int from, int to);
+/* The connection breaks: of what is blocked, what nobody waits for ends. */
+void rig_break(struct rig *r, int from, int to);
 void rig_kick(struct node *n);
 void rig_list(struct node *n, struct msg *m); /* gw_sweep.c: PEER_VID_LIST */
 

@@ -567,6 +567,40 @@ static void reroute(void **state)
 	rig_free(r);
 }
 
+/* A forwarded request whose client has gone is not sent again when the connection between the
+ * daemons breaks; that of a client without sessions is: it waits for the answer. */
+static void unwanted(void **state)
+{
+	uint32_t vid;
+	struct rig *r = start(3, 3, &vid);
+	uint64_t o = SD_DATA_OID(vid, 0);
+	struct gw_client cl[3] = {{.conn_id = 3, .client_id = 9, .session = 1},
+				  {.conn_id = 4, .client_id = 0},
+				  {.conn_id = 5, .client_id = 10, .session = 1}};
+	struct tr t[3] = {0};
+
+	assert_int_equal(rq(r, 0, CREATE, o, 0, pat(0), 4096, 0), SD_RES_SUCCESS);
+	r->blocked[1][0] = true;
+	for (int i = 0; i < 3; i++) {
+		t[i].g.client = cl[i];
+		tr_start(r, &t[i], 1, WRITE, o, 8192 * i, pat(1 + i), 4096, 0);
+	}
+	rig_sleep(r, 100 * MS);
+	gateway_conn_closed(&r->n[1].sh, &cl[0]);
+	gateway_conn_closed(&r->n[1].sh, &cl[1]);
+	rig_break(r, 1, 0);
+	assert_int_equal(tr_wait(r, &t[0]), NOTHING);
+	assert_false(t[1].done || t[2].done);
+	rig_unblock(r, 1, 0);
+	tr_wait(r, &t[1]);
+	assert_int_equal(tr_wait(r, &t[2]), SD_RES_SUCCESS);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(rig_obj(r, 2, o)->data[8192 * i], i ? 1 + i : 0);
+		tr_end(&t[i]);
+	}
+	rig_free(r);
+}
+
 /* An owner that is one no more answers AGAIN; the sender looks again and claims. */
 static void drain_co(void *arg)
 {
@@ -812,6 +846,7 @@ int main(void)
 		cmocka_unit_test(sessions),
 		cmocka_unit_test(session_ends),
 		cmocka_unit_test(closed_connections),
+		cmocka_unit_test(unwanted),
 		cmocka_unit_test(reroute),
 		cmocka_unit_test(handed_out),
 		cmocka_unit_test(drain_busy),

@@ -347,6 +347,44 @@ static void test_resend_all(void **state)
 	rig_close(&r);
 }
 
+/* Nobody waits for the answer any more: it is not sent again when the connection breaks, whether it
+ * was so before (0), or since (1); nor sent at all when it still waits for its turn (the last). */
+static void test_unwanted(void **state)
+{
+	enum { N = PEER_CALLS_MAX + 2 };
+	static struct tcall *t[N];
+	struct rig r;
+
+	rig_open(&r, 2, 1000);
+	struct node *a = r.node[0], *b = r.node[1];
+	b->hold = true;
+	for (unsigned i = 0; i < N; i++) {
+		t[i] = tread(a, 512);
+		t[i]->c.req.oid = i % RIG_OBJS;
+		submit(t[i], 1);
+	}
+	rig_until(&r, &b->nr_notes, PEER_CONN_REQS_MAX);
+	t[0]->c.unwanted = t[N - 1]->c.unwanted = true;
+	node_view(b, 2, true); /* it takes no new connection, and closes ours */
+	await(t[0]);
+	assert_int_equal(t[0]->c.error, -ENOTCONN);
+	rig_turns(&r, 60);
+	t[1]->c.unwanted = true;
+	unsigned before = b->nr_notes;
+	node_view(b, 3, true);
+	rig_until(&r, &b->nr_notes, before + PEER_CONN_REQS_MAX);
+	assert_int_equal(b->note[before].oid, 2); /* the first that is sent again */
+	node_release(b);
+	for (unsigned i = 1; i < N; i++) {
+		await(t[i]);
+		assert_int_equal(t[i]->c.error, i == 1 || i == N - 1 ? -ENOTCONN : 0);
+	}
+	assert_int_equal(b->nr_notes, before + N - 3);
+	for (unsigned i = 0; i < N; i++)
+		tfree(t[i]);
+	rig_close(&r);
+}
+
 /* Nobody listens, then somebody does; not in the view over there, then in it. */
 static void test_later(void **state)
 {
@@ -661,6 +699,7 @@ int main(void)
 		cmocka_unit_test(test_pieces),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_resend_all),
+		cmocka_unit_test(test_unwanted),
 		cmocka_unit_test(test_later),
 		cmocka_unit_test(test_newer_connection),
 		cmocka_unit_test(test_newer_incarnation),
