@@ -308,7 +308,7 @@ struct idx_write {
 	uint32_t first, nr; /* entries */
 	struct buf *buf;
 	size_t buf_off;
-	bool durable;
+	bool drop_durable; /* the removals; the index itself always is */
 	/* found out */
 	uint32_t from, to; /* changed ones lie in there; from == to: none */
 	uint32_t *drops, nr_drops;
@@ -381,7 +381,7 @@ static int idx_drop(struct gw_op *op, struct gw_vdi *v, struct idx_write *w, uin
 		.idx = w->drops,
 		.end = w->nr_drops,
 		.seq = seq,
-		.durable = w->durable,
+		.durable = w->drop_durable,
 	};
 
 	return objs_remove(&rm); /* ~ */
@@ -397,9 +397,9 @@ static int idx_apply(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 		return r;
 	if (w->from == w->to) {
 		/* A flush under way has taken index_cached, but is not over. */
-		if (!w->durable || (!v->index_cached && !v->flushing))
+		if (!v->index_cached && !v->flushing)
 			return SD_RES_SUCCESS;
-		w->to = w->first + w->nr; /* what was cached must be durable now */
+		w->to = w->first + w->nr; /* what the owner before us left must be durable now */
 	}
 	struct gw_io io = {
 		.op = PEER_WRITE,
@@ -407,8 +407,11 @@ static int idx_apply(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 		.len = 4ull * (w->to - w->from),
 		.data = w->buf,
 		.data_off = w->buf_off + 4ull * (w->from - w->first),
-		/* N2: a cut of the power must not bring the reference back without the object */
-		.durable = w->durable || w->nr_drops,
+		/* Whatever the flags.  N2: a cut of the power must not bring a reference back
+		 * without its object.  And a client keeps its index, and outlives the store: of an
+		 * entry that a cut took it would never know, and what it writes to that object from
+		 * then on, flushed or not, would not be there for who opens the volume next. */
+		.durable = !PLANTED(index_cached) || w->drop_durable || w->nr_drops,
 	};
 	if (PLANTED(remove_first) && w->nr_drops)
 		r = idx_drop(op, v, w, seq); /* ~ */
@@ -477,7 +480,7 @@ static int inode_write_parts(struct gw_op *op, struct gw_vdi *v, struct gw_reque
 		.nr = n / 4,
 		.buf = r->payload,
 		.buf_off = r->payload_off + (start - off),
-		.durable = !(r->req.flags & SD_FLAG_CACHE) || (r->req.flags & SD_FLAG_DIRECT),
+		.drop_durable = !(r->req.flags & SD_FLAG_CACHE) || (r->req.flags & SD_FLAG_DIRECT),
 	};
 	uint64_t hdr_start, hdr = part(off, len, 0, SD_INODE_HEADER_SIZE, &hdr_start);
 	if (hdr)
@@ -525,7 +528,7 @@ int inode_discard(struct gw_op *op, struct gw_vdi *v, uint32_t idx)
 		return SD_RES_NO_MEM;
 	}
 	memset(zero->data, 0, SD_BLOCK_SIZE);
-	struct idx_write w = {.first = idx, .nr = 1, .buf = zero, .durable = true};
+	struct idx_write w = {.first = idx, .nr = 1, .buf = zero, .drop_durable = true};
 	int res = index_write(op, v, o, &w); /* ~ */
 	obj_put(o);
 	buf_put(zero);

@@ -365,8 +365,6 @@ static void write_unflushed(struct gw_write *w)
 	assert(o->ring_epoch == w->epoch);
 	for (unsigned i = 0; i < o->nr_ring; i++)
 		o->v->unflushed[o->ring[i] / 64] |= 1ull << (o->ring[i] % 64);
-	if (SD_OID_IS_INODE(o->oid))
-		o->v->index_cached = true;
 }
 
 /* The object is torn on every replica (DESIGN 6): what lies there gets a version of ours, and what

@@ -40,6 +40,7 @@
 	X(join_at_once)	     /* an epoch has a joiner before all have the start set durable */     \
 	X(apply_clock)	     /* the state machine looks at the clock of its node */                \
 	X(pointer_order)     /* the replicas of an object in an order of its address in memory */  \
+	X(index_cached)	     /* an index entry is no more durable than its client asks for */      \
 	X(cache_lost)	     /* nobody says that cached writes were lost */                        \
 	X(reuse_early)	     /* journal space is reused before the objects are synced */
 

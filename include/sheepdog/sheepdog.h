@@ -138,7 +138,7 @@ typedef void (*sd_done_fn)(void *arg, int err);
 /* Start an operation on @v; buffers and iovecs' memory must stay valid until @done; the iovec array
  * itself is copied.  0, or -errno when it could not be started (then @done is not called).
  * Overlapping operations in flight have no order.  A flush covers the writes that were done before
- * it was started. */
+ * it was started; with SD_OPEN_CACHE also those of others (in a cluster without locks). */
 int sd_readv_async(struct sd_vdi *v, const struct iovec *iov, int iovcnt, uint64_t off,
 		   sd_done_fn done, void *arg);
 int sd_writev_async(struct sd_vdi *v, const struct iovec *iov, int iovcnt, uint64_t off,

@@ -485,13 +485,22 @@ static void on_flush(struct rq *rq, int err)
 	part_end(p, err);
 }
 
+/* Is there nothing to flush?  What we wrote is all only if nobody else writes, and that LOCK_VDI
+ * succeeded does not say so (a cluster without locks). */
+static bool flush_idle(const struct op *op)
+{
+	const struct sd_vdi *v = op->v;
+
+	return v->no_flush || (v->flushed >= op->mark && (!v->cache || v->rdonly));
+}
+
 static void flush_send(struct op *op)
 {
 	struct sd_vdi *v = op->v;
 	struct part *p;
 
 	op->mark = v->writes;
-	if (v->no_flush || v->flushed >= op->mark) {
+	if (flush_idle(op)) {
 		op_check(op);
 		return;
 	}

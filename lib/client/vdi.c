@@ -283,7 +283,7 @@ int sd_vdi_close(struct sd_vdi *v)
 	bool was = cluster_cork(c);
 	while (v->nr_ops)
 		cluster_pump(c);
-	r = sd_flush(v);
+	r = v->flushed < v->writes ? sd_flush(v) : 0;
 	if (v->load != LOAD_NO) {
 		cluster_cancel(c, &v->load_rq);
 		free(v->load_index);

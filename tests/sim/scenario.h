@@ -36,6 +36,8 @@ void start_syncs(struct stage *s);
 void repair_is_no_older(struct stage *s);
 void reference_goes_first(struct stage *s);
 void lost_cache_is_said(struct stage *s);
+void flush_covers_others(struct stage *s);
+void index_is_durable(struct stage *s);
 
 /* scenario_start.c */
 void log_position_counts(struct stage *s);

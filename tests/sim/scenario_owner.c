@@ -192,3 +192,32 @@ void lost_cache_is_said(struct stage *s)
 	has_read(c, 0);
 	flushed(c);
 }
+
+/* 5.4: a flush covers what others have written before it: a volume without a lock. */
+void flush_covers_others(struct stage *s)
+{
+	stage_gateways(s, 4, 2, 2);
+	struct cast *c = client(s, "S", true), *other = client(s, "R", true);
+	wrote(c, 0);
+	flushed(other);
+	power_cut(s, "PQ");
+	stage_heal(s);
+	has_read(c, 0);
+	flushes(c); /* EIO: that all was flushed is not known any more */
+}
+
+/* 5.4, T13: the client, which lives, writes on to an object that it has created before the cut. */
+void index_is_durable(struct stage *s)
+{
+	stage_gateways(s, 4, 2, 2);
+	struct cast *c = client(s, "S", true), *other;
+	wrote(c, 0);
+	power_cut(s, "PQ");
+	stage_heal(s);
+	flushes(c);
+	wrote(c, 0);
+	flushed(c);
+	client_dies(s, c);
+	other = client(s, "R", false);
+	has_read(other, 0);
+}
