@@ -188,6 +188,30 @@ static bool opened_between(const struct history *h, uint64_t from, uint64_t to)
 	return false;
 }
 
+/* Did a flush, or an opening, tell of the loss of what was cached at @cut before @to? */
+static bool told_between(const struct history *h, uint64_t cut, uint64_t to)
+{
+	for (size_t i = 0; i < h->nr_flushes; i++)
+		if (!h->flushes[i].ok && h->flushes[i].end > cut && h->flushes[i].start < to)
+			return true;
+	return opened_between(h, cut, to);
+}
+
+/* A write that was in flight at a cut may have been done before it and answered after it: when its
+ * loss was told, a flush after that does not vouch for it. */
+static void forget_durable(struct history *h)
+{
+	for (size_t i = 0; i < h->nr_writes; i++) {
+		struct write *w = &h->writes[i];
+		for (size_t k = 0; w->cached && k < h->nr_cuts; k++) {
+			uint64_t cut = h->cuts[k].time;
+			if (cut > w->start && cut < w->end && w->durable != CHECK_NEVER &&
+			    told_between(h, cut, w->durable))
+				w->durable = CHECK_NEVER;
+		}
+	}
+}
+
 bool loss_told(const struct history *h, const struct write *w, uint64_t time)
 {
 	if (!h->strict)
@@ -201,7 +225,9 @@ bool loss_told(const struct history *h, const struct write *w, uint64_t time)
 	return true; /* nobody asked */
 }
 
-/* Was there something that a cut in (@from, @to) could take? */
+/* Was there something that a cut in (@from, @to) could take?  The daemons do not know how much of
+ * what was cached a flush has covered: a volume counts as cached until it is closed clean, so EIO
+ * may come although all was flushed.  It may not for one that was never written with the flag. */
 static bool may_be_lost(const struct history *h, uint64_t from, uint64_t to)
 {
 	for (size_t i = 0; i < h->nr_cuts; i++) {
@@ -210,8 +236,7 @@ static bool may_be_lost(const struct history *h, uint64_t from, uint64_t to)
 			continue;
 		for (size_t k = 0; k < h->nr_writes; k++) {
 			const struct write *w = &h->writes[k];
-			if (!w->forgotten && w->cached && w->start < c->time &&
-			    w->durable > c->time)
+			if (!w->forgotten && w->cached && w->start < c->time)
 				return true;
 		}
 	}
@@ -286,6 +311,7 @@ bool history_check(struct history *h, char *why, size_t len)
 	if (h->nr_flushes)
 		qsort(h->flushes, h->nr_flushes, sizeof(*h->flushes), cmp_flush_end);
 	set_durable(h);
+	forget_durable(h);
 	bool ok = flushes_fit(h);
 	for (unsigned s = 0; ok && s < h->nr_sectors; s++) {
 		size_t end = from;

@@ -18,7 +18,8 @@
  *    in flight at a cut are checked for a value that was written, no more.
  *  - When a survivor is older than a write that was answered, the next flush that would have
  *    covered that write must have said EIO (or somebody opened the volume anew: that clears it),
- *    and a flush may say EIO only then (DESIGN 5.4, "cache lost").
+ *    and a flush may say EIO only after a cut of what was written with the cache flag, once for
+ *    each (DESIGN 5.4, "cache lost").
  *  - Overlapping writes that were in flight together, of one client or of several, and that were
  *    resent after a fault may take effect in any order, also twice (I1): two values do not
  *    contradict each other when their writes overlap in time, and a connection that one of them

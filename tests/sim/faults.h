@@ -3,8 +3,9 @@
  * Swarm: each seed has a random half of the kinds, so that rare combinations are not drowned by the
  * common faults.  Survivable only, that is, nothing that DESIGN 5.8 does not promise to survive.
  * What is not, and how it is kept out:
- *  - All replicas in sync lose power at once while cached writes are not flushed: with cached
- *    clients one node loses power at a time, and only when all is at rest (may_lose_power()).
+ *  - Some replicas lose power while others, who have cached writes in their kernel, are not in
+ *    sync: with cached clients one node loses power, and only when all is at rest
+ *    (may_lose_power()); or all do, and the histories are told (k_power_all()).
  *  - The last good copy of a block rots: only at rest, with two copies or more, one block at a
  *    time, and what was not found by the next fault is given back (k_rot(), unrot()): also by one
  *    that was armed before, as the death of an owner (seed 400087 at 07eea7e).

@@ -43,6 +43,8 @@ static struct volume *volume_new(struct run *r, struct prng *p, enum client_kind
 	if (kind != CLIENT_SHARED && kind != CLIENT_OLD && prng_chance(p, 1, 3))
 		v->max_objects += 3;
 	v->h = history_new((v->max_objects << r->shape.shift) / SECTOR);
+	if (!v->shared) /* what is lost is said once, to one of those who have it open (5.4) */
+		history_strict(v->h);
 	return v;
 }
 
