@@ -232,7 +232,7 @@ static int data_write(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, stru
 
 static int data_remove(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struct gw_request *r)
 {
-	struct gw_io io = {.op = PEER_REMOVE, .durable = is_durable(&r->req)};
+	struct gw_io io = {.op = PEER_REMOVE, .durable = true};
 	struct co_range lock;
 
 	co_range_lock(&o->ranges, &lock, 0, o->size, true); /* ~ */

@@ -378,7 +378,7 @@ struct gw_removal {
 	const uint32_t *idx; /* indexes, or NULL: @next..@end themselves */
 	uint32_t next, end;
 	uint64_t seq; /* what was written after it in this generation stays (T23) */
-	bool durable, background;
+	bool background;
 	int error;
 	unsigned nr_removed;
 };

@@ -308,7 +308,6 @@ struct idx_write {
 	uint32_t first, nr; /* entries */
 	struct buf *buf;
 	size_t buf_off;
-	bool drop_durable; /* the removals; the index itself always is */
 	/* found out */
 	uint32_t from, to; /* changed ones lie in there; from == to: none */
 	uint32_t *drops, nr_drops;
@@ -381,7 +380,6 @@ static int idx_drop(struct gw_op *op, struct gw_vdi *v, struct idx_write *w, uin
 		.idx = w->drops,
 		.end = w->nr_drops,
 		.seq = seq,
-		.durable = w->drop_durable,
 	};
 
 	return objs_remove(&rm); /* ~ */
@@ -411,7 +409,7 @@ static int idx_apply(struct gw_op *op, struct gw_vdi *v, struct gw_obj *o, struc
 		 * without its object.  And a client keeps its index, and outlives the store: of an
 		 * entry that a cut took it would never know, and what it writes to that object from
 		 * then on, flushed or not, would not be there for who opens the volume next. */
-		.durable = !PLANTED(index_cached) || w->drop_durable || w->nr_drops,
+		.durable = !PLANTED(index_cached),
 	};
 	if (PLANTED(remove_first) && w->nr_drops)
 		r = idx_drop(op, v, w, seq); /* ~ */
@@ -480,7 +478,6 @@ static int inode_write_parts(struct gw_op *op, struct gw_vdi *v, struct gw_reque
 		.nr = n / 4,
 		.buf = r->payload,
 		.buf_off = r->payload_off + (start - off),
-		.drop_durable = !(r->req.flags & SD_FLAG_CACHE) || (r->req.flags & SD_FLAG_DIRECT),
 	};
 	uint64_t hdr_start, hdr = part(off, len, 0, SD_INODE_HEADER_SIZE, &hdr_start);
 	if (hdr)
@@ -528,7 +525,7 @@ int inode_discard(struct gw_op *op, struct gw_vdi *v, uint32_t idx)
 		return SD_RES_NO_MEM;
 	}
 	memset(zero->data, 0, SD_BLOCK_SIZE);
-	struct idx_write w = {.first = idx, .nr = 1, .buf = zero, .drop_durable = true};
+	struct idx_write w = {.first = idx, .nr = 1, .buf = zero};
 	int res = index_write(op, v, o, &w); /* ~ */
 	obj_put(o);
 	buf_put(zero);

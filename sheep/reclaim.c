@@ -24,10 +24,10 @@
 /* One object.  Under the lock over the whole of it; a newer one is left alone (T23). */
 static int obj_remove(struct gw_removal *rm, uint64_t oid)
 {
-	/* What a deleted VDI leaves behind is removed once, and what takes it back with all copies
-	 * of the object (a power cut) is not noticed: the removal is durable where it is done (I7).
+	/* Whatever the client's flags: it is removed once, and what takes that back with all copies
+	 * of the object (a power cut) nobody would notice, not even when its VDI is deleted (I7).
 	 */
-	struct gw_io io = {.op = PEER_REMOVE, .durable = rm->durable || rm->background};
+	struct gw_io io = {.op = PEER_REMOVE, .durable = true};
 	struct gw_vdi *v = rm->v;
 	struct co_range lock;
 	struct gw_obj *o;

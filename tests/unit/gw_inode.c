@@ -103,8 +103,10 @@ void discards(void **state)
 	/* one zeroed: its object goes before the answer, on all */
 	assert_int_equal(idx_set(r, 0, vid, 3, 0, CACHE), SD_RES_SUCCESS);
 	assert_false(rig_obj(r, 0, SD_INODE_OID(vid))->cached); /* durable before the removal */
-	for (int n = 0; n < 3; n++)
+	for (int n = 0; n < 3; n++) {
 		assert_null(rig_obj(r, n, SD_DATA_OID(vid, 3)));
+		assert_int_equal(r->n[n].nr_volatile, 0); /* whatever its flags */
+	}
 	assert_int_equal(rq_read(r, 0, SD_DATA_OID(vid, 3), 0, got, 1), SD_RES_NO_OBJ);
 	assert_int_equal(rq(r, 0, CREATE, SD_DATA_OID(vid, 3), 0, pat(33), 4096, 0), 0);
 	assert_int_equal(rq_read(r, 0, SD_DATA_OID(vid, 3), 0, got, 1), SD_RES_SUCCESS);
