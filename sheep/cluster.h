@@ -59,6 +59,7 @@ struct view {
 };
 
 #define VDI_LOCKS_MAX 31u
+#define VDI_OPEN      2u /* CMD_VDI_LOCK: no lock */
 
 /* The VDI table's entry. */
 struct vdi {
@@ -77,6 +78,8 @@ struct vdi {
 	bool cached; /* @gen, or one before it that was not released clean, took cached writes */
 	bool cache_lost;     /* next flush answers EIO once */
 	uint32_t lost_epoch; /* the newest epoch in which it was said to be lost */
+	uint64_t opens; /* how often it was opened (CMD_VDI_LOCK): what a client that was gone by
+			 * then had asked for is not done any more (DESIGN 5.1) */
 	/* ownership */
 	bool owned; /* @owner holds it (it may be dead: then the next CLAIM takes over) */
 	bool clean; /* owned: the takeover is finished.  Not owned: the last owner released clean;
@@ -172,8 +175,10 @@ enum cmd_type {
 	CMD_VDI_VISIBLE,   /* its inode is written */
 	CMD_VDI_DELETE,	   /* by name/tag/snapid */
 	CMD_VDI_RECLAIMED, /* all objects of a deleted vid are gone */
-	CMD_VDI_HEADER,	   /* an owner's header write: tag, vm_*, larger size */
-	CMD_VDI_LOCK,
+	CMD_VDI_HEADER,	   /* an owner's header write: tag, vm_*, larger size; ctime: vdi.opens when
+			    * it was decided.  OLD_NODE_VER: it was opened since */
+	CMD_VDI_LOCK,	   /* by name/tag/snapid.  lock_type: 0 normal, 1 shared, VDI_OPEN: it takes
+			    * no lock, and fails for none */
 	CMD_VDI_UNLOCK,
 	CMD_CLAIM,	/* by the owner itself: granted again, with a new, dirty generation */
 	CMD_RELEASE,	/* gen, clean: takeover finished and everything flushed */

@@ -392,6 +392,7 @@ static void enc_vdi(struct enc *e, const struct vdi *v)
 	enc_u8(e, v->shift);
 	enc_inc(e, &v->owner);
 	enc_u64(e, v->gen);
+	enc_u64(e, v->opens);
 	enc_u8(e, v->lock_state);
 	enc_u8(e, v->lock_nr);
 	for (unsigned i = 0; i < v->lock_nr; i++) {
@@ -449,6 +450,7 @@ static int dec_vdi(struct dec *d, struct vdi *v)
 	v->shift = dec_u8(d);
 	dec_inc(d, &v->owner);
 	v->gen = dec_u64(d);
+	v->opens = dec_u64(d);
 	v->lock_state = dec_u8(d);
 	return dec_vdi_locks(d, v);
 }

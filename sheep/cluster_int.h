@@ -13,8 +13,8 @@
 #include "include/sheepdog/proto.h"
 #include "sheep/cluster.h"
 
-#define CLUSTER_MSG_VERSION   2u
-#define CLUSTER_STATE_VERSION 3u
+#define CLUSTER_MSG_VERSION   3u
+#define CLUSTER_STATE_VERSION 4u
 #define CLUSTER_LOBBY_MAX     (2u * SD_MEMBERS_MAX) /* nodes on the bus, refused ones included */
 #define CLUSTER_SESSIONS      4096u		    /* clients whose newest session is known */
 #define CLUSTER_SAMPLE	      256u		    /* VDIs, sessions in one hash */

@@ -217,6 +217,8 @@ static uint32_t vdi_header(struct vdi *v, const struct cmd *cmd)
 {
 	if (v->deleted)
 		return SD_RES_NO_VDI;
+	if (cmd->ctime != v->opens && MARKED(cs_header_opened))
+		return SD_RES_OLD_NODE_VER; /* its client may have been gone by then */
 	if (cmd->size > (uint64_t)SD_NR_OBJS_MAX << v->shift)
 		return SD_RES_INVALID_PARMS;
 	memcpy(v->tag, cmd->tag, sizeof(v->tag));
@@ -475,17 +477,13 @@ static uint32_t lock_add(const struct cs *s, struct vdi *v, const struct incarna
 	return SD_RES_SUCCESS;
 }
 
-static uint32_t vdi_lock(struct cs *s, const struct incarnation *from, struct cmd *cmd, int *err)
+static uint32_t lock_take(const struct cs *s, struct vdi *v, const struct incarnation *from,
+			  uint8_t type, int *err)
 {
-	bool shared = cmd->lock_type == 1;
-	struct vdi *v;
-	uint32_t res = cs_lookup(s, cmd->name, cmd->tag, cmd->snapid, &v);
+	bool shared = type == 1;
 
-	if (res != SD_RES_SUCCESS)
-		return res;
-	cmd->vid = cmd->ret_vid = v->vid;
-	cmd->ret_copies = v->copies;
-	cmd->ret_shift = v->shift;
+	if (type == VDI_OPEN)
+		return SD_RES_SUCCESS;
 	if (!shared && v->snap_ctime)
 		return SD_RES_SUCCESS; /* [REC]: readers of a snapshot do not exclude each other */
 	if (v->lock_state == LOCK_NONE)
@@ -494,6 +492,22 @@ static uint32_t vdi_lock(struct cs *s, const struct incarnation *from, struct cm
 	    lock_find(v, from) >= 0)
 		return SD_RES_VDI_LOCKED;
 	return lock_add(s, v, from, LOCK_SHARED, err);
+}
+
+static uint32_t vdi_lock(struct cs *s, const struct incarnation *from, struct cmd *cmd, int *err)
+{
+	struct vdi *v;
+	uint32_t res = cs_lookup(s, cmd->name, cmd->tag, cmd->snapid, &v);
+
+	if (res != SD_RES_SUCCESS)
+		return res;
+	cmd->vid = cmd->ret_vid = v->vid;
+	cmd->ret_copies = v->copies;
+	cmd->ret_shift = v->shift;
+	res = lock_take(s, v, from, cmd->lock_type, err);
+	if (res == SD_RES_SUCCESS)
+		v->opens++;
+	return res;
 }
 
 /* Always SUCCESS; a normal lock is freed by any node, a shared one by its holder. */

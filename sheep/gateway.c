@@ -40,6 +40,16 @@ void op_end(struct gw_op *op)
 	co_cond_broadcast(&gw->idle);
 }
 
+bool op_fenced(const struct gw_op *op)
+{
+	const struct vdi *t;
+
+	if (!op->call || PLANTED(no_fence))
+		return false;
+	t = cluster_vdi(op->gw->sh->cluster, op->vid);
+	return t && op->opens < t->opens;
+}
+
 bool op_over(const struct gw_op *op)
 {
 	if (op->gw->stopping)
@@ -47,6 +57,8 @@ bool op_over(const struct gw_op *op)
 	if (op->sent)
 		return false; /* G2 */
 	if ((op->closed || (op->call && op->call->voided)) && MARKED(gw_op_closed))
+		return true;
+	if (op_fenced(op) && MARKED(gw_op_fenced))
 		return true;
 	return op->ses && op->client.session < op->ses->newest;
 }
@@ -353,11 +365,13 @@ static int table_ask(struct gw_op *op)
 
 /* ---- to the owner ---- */
 
-static void forward_fill(struct gw_op *op, struct gw_request *r, struct gw_call *k)
+static void forward_fill(struct gw_op *op, struct gw_request *r, const struct vdi *t,
+			 struct gw_call *k)
 {
 	struct peer_hdr *h = &k->c.req;
 
 	h->vid = op->vid;
+	h->ver_seq = t->opens;
 	h->oid = r->req.obj.oid;
 	h->client_id = op->client.client_id;
 	h->session = op->client.session;
@@ -392,15 +406,17 @@ static int forward_answer(struct gw_op *op, struct gw_request *r, struct gw_call
 	return rsp.result;
 }
 
-static int forward(struct gw_op *op, struct gw_request *r, const struct incarnation *owner)
+static int forward(struct gw_op *op, struct gw_request *r, const struct vdi *t)
 {
 	struct gateway *gw = op->gw;
-	struct incarnation to = *owner;
+	struct incarnation to = t->owner;
 	struct buf *reply = NULL;
 	struct gw_fan f;
 	struct gw_call *k;
 	int res;
 
+	if (op_over(op) && MARKED(gw_fwd_late)) /* G8: it has waited since op_run() looked */
+		return -ECANCELED;
 	if (r->req.opcode == SD_OP_READ_OBJ && r->req.data_length) {
 		reply = buf_new(gw->sh->pool, r->req.data_length);
 		if (!reply)
@@ -413,7 +429,7 @@ static int forward(struct gw_op *op, struct gw_request *r, const struct incarnat
 		buf_put(reply);
 		return SD_RES_NO_MEM;
 	}
-	forward_fill(op, r, k);
+	forward_fill(op, r, t, k);
 	if (reply) {
 		k->reply = k->c.reply_buf = reply;
 		k->c.reply_cap = r->req.data_length;
@@ -461,7 +477,7 @@ static int route_vdi(struct gw_op *op, struct gw_vdi *v, const struct vdi *t, st
 		    view_find(gw->view, &t->owner) >= 0) {
 			if (op->call && MARKED(gw_fwd_other))
 				return SD_RES_AGAIN;
-			return forward(op, r, &t->owner); /* ~ */
+			return forward(op, r, t); /* ~ */
 		}
 		if (op->call && MARKED(gw_fwd_nobody))
 			return SD_RES_AGAIN;
@@ -490,6 +506,8 @@ static int route(struct gw_op *op, struct gw_request *r)
 			return table_ask(op); /* ~ */
 		return SD_RES_NO_OBJ;
 	}
+	if (op->call && op->opens > t->opens && !op->asked && MARKED(gw_fwd_opened))
+		return table_ask(op); /* ~ what of the clients before that is left must be known */
 	if (t->deleted && MARKED(gw_deleted)) {
 		if (r->req.opcode == SD_OP_READ_OBJ && SD_OID_IS_INODE(r->req.obj.oid))
 			return inode_read_table(gw, t, r); /* T32, T37 */
@@ -584,12 +602,14 @@ int gw_read_object(struct gw_op *op, uint64_t oid, uint32_t len, struct buf **re
 
 /* ---- as the owner, for another gateway ---- */
 
-static void forwarded_answer(struct peer_call *c, struct gw_request *r, uint32_t epoch)
+static void forwarded_answer(struct peer_call *c, struct gw_request *r, uint32_t epoch, bool fenced)
 {
 	c->rsp.op = PEER_FORWARD;
 	c->rsp.epoch = epoch;
 	c->rsp.result = SD_RES_SUCCESS;
-	if (r->error && MARKED(gw_fwd_over))
+	if (r->error && fenced && MARKED(gw_fwd_fenced))
+		c->rsp.result = SD_RES_AGAIN; /* the sender knows whether its client is there */
+	else if (r->error && MARKED(gw_fwd_over))
 		c->rsp.result = FORWARD_ENDED; /* answered: else the sender would wait for ever */
 	else if (r->rsp.result == SD_RES_AGAIN)
 		c->rsp.result = SD_RES_AGAIN;
@@ -620,6 +640,7 @@ void gateway_forwarded(struct sheep *sh, const struct incarnation *from, struct 
 	memcpy(&r.req, c->req.client, sizeof(r.req));
 	r.client.client_id = op.client.client_id = c->req.client_id;
 	r.client.session = op.client.session = c->req.session;
+	op.opens = c->req.ver_seq;
 	if (c->data && c->data_len) {
 		r.payload = c->data;
 		r.payload_off = c->data_off;
@@ -628,11 +649,12 @@ void gateway_forwarded(struct sheep *sh, const struct incarnation *from, struct 
 	op_begin(gw, &op, SD_OID_VID(r.req.obj.oid));
 	if (!r.payload || c->data_len == r.req.data_length)
 		res = op_run(&op, &r); /* ~ */
+	bool fenced = op_fenced(&op);
 	op_end(&op);
 	request_answer(&r, res);
 	c->error = gw->stopping || c->voided ? r.error : 0;
 	if (!c->error)
-		forwarded_answer(c, &r, gw->view ? gw->view->epoch : 0);
+		forwarded_answer(c, &r, gw->view ? gw->view->epoch : 0, fenced);
 	buf_put(r.reply);
 }
 

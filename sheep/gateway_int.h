@@ -19,6 +19,10 @@
  *  G7 Nothing that this node says of itself (as the owner, or from the table) leaves it without its
  *     lease, asked for when all of the answer is there; a claim serves nothing before the leases of
  *     all that fell silent are over (DESIGN 4.4, WHY B7).
+ *  G8 A request is forwarded with vdi.opens of a moment when its client's connection was there.
+ * When the VDI has been opened since, the owner does nothing of it that is not out yet; the sender
+ *     comes again, if the client is there still.  So what a client that was gone when another one
+ *     opened the VDI had asked for comes before all that is served of that one, or never.
  * Return values: negative -ECANCELED (send no answer) or -EAGAIN (not the owner any more, or the
  * view moved: look again); else SD_RES_*.
  */
@@ -66,6 +70,7 @@ struct gw_op {
 	struct peer_call *call;	 /* it was forwarded to us; else NULL */
 	struct incarnation from; /* by whom */
 	struct peer_call *fwd;	 /* it is forwarded by us, in this call; else NULL */
+	uint64_t opens;		 /* forwarded to us: vdi.opens when its client was there (G8) */
 	struct gw_session *ses;
 	struct cds_list_head ses_node; /* its ops */
 	uint32_t vid;
@@ -264,6 +269,9 @@ static inline bool inc_eq(const struct incarnation *a, const struct incarnation 
 
 /* ---- gateway.c ---- */
 
+/* It was forwarded before the VDI was opened once more: its client may have been gone by then (G8).
+ */
+bool op_fenced(const struct gw_op *op);
 /* The request must leave: the daemon stops, or nobody wants it and nothing of it is out yet. */
 bool op_over(const struct gw_op *op);
 void op_begin_internal(struct gateway *gw, struct gw_op *op, uint32_t vid);

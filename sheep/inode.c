@@ -151,10 +151,13 @@ static int header_change(struct gw_op *op, struct gw_vdi *v, uint64_t off, uint6
 	cmd.size = n.vdi_size;
 	cmd.vm_state_size = n.vm_state_size;
 	cmd.vm_clock_nsec = n.vm_clock_nsec;
+	cmd.ctime = t->opens;
 	op->sent = true;
 	int r = cluster_do(gw->sh->cluster, &cmd); /* ~ */
+	op->sent = false; /* nothing of it is out: what else there is to do can be left (G8) */
+	if (r == 0 && cmd.result == SD_RES_OLD_NODE_VER)
+		return -EAGAIN;
 	if (r < 0 || (cmd.result != SD_RES_SUCCESS && v->gone)) {
-		op->sent = false;
 		if (!op_over(op))
 			gw_wait(gw, GW_LOOK_NS, "header"); /* ~ it passes, or we are out */
 		return gw->stopping ? -ECANCELED : -EAGAIN;

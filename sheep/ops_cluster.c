@@ -153,8 +153,8 @@ static uint32_t lock_vdi(struct request *rq)
 	struct cmd cmd = {.type = CMD_VDI_LOCK, .lock_type = rq->req.vdi.type};
 
 	if (!uses_locks(rq->sh))
-		return op_get_vdi_info(rq); /* ~ */
-	if (rq->req.vdi.type > 1)
+		cmd.lock_type = VDI_OPEN;
+	else if (rq->req.vdi.type > 1)
 		return SD_RES_INVALID_PARMS;
 	uint32_t res = names_get(rq, &cmd);
 	if (res == SD_RES_SUCCESS)

@@ -29,6 +29,7 @@
 	X(tomb_none)	     /* what came over an older connection is still applied */             \
 	X(drop_early)	     /* surplus is dropped without asking the ring */                      \
 	X(no_session)	     /* requests of older sessions are served */                           \
+	X(no_fence)	     /* requests of clients that were gone when others came are served */  \
 	X(flush_missed)	     /* a flush leaves out one replica */                                  \
 	X(flush_not_all)     /* the first flush of a generation goes to known writers only */      \
 	X(intent_unlogged)   /* a large write goes in place before its intent is durable */        \

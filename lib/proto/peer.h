@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define PEER_PROTO_VERSION 3u
+#define PEER_PROTO_VERSION 4u
 #define SD_OP_CLIENT_HELLO                                                                         \
 	0xE1u /* our own clients: payload struct client_hello (DESIGN 5.1, sessions) */
 #define SD_OP_PEER_HELLO 0xE0u
@@ -67,7 +67,8 @@ enum peer_op {
 			    AGAIN until each arc that is the replier's has a replica in sync.  Reply:
 			    F_LOSSY: the VDI is cache lost (5.4) */
 	PEER_FORWARD,	 /* a client's request for the owner: client header in `client`, client_id,
-			    session */
+			    session; ver_seq: how often the VDI was opened when the client was known
+			    to be there (vdi.opens).  AGAIN: not the owner, or it was opened since */
 	PEER_DROP_CHECK, /* epoch, oid: is it in sync there?  (before a surplus copy is dropped) */
 	PEER_SETTLE,	 /* epoch, oid, copies, ver: bring this replica to ver by a pull from member
 			    uuid     (5.6) */

@@ -50,6 +50,8 @@ const struct scenario scenarios[] = {
 	{"claim-waits-for-lease", "a claim waits for whoever fell silent before it (B7)",
 	 claim_waits_for_lease},
 	{"old-session-is-over", "what an older session sent is refused (B6)", old_session_is_over},
+	{"gone-client-is-over", "who opens a volume comes after all clients that are gone (5.1)",
+	 gone_client_is_over},
 	{"flush-reaches-all", "what was flushed is on the disks of all replicas (5.4)",
 	 flush_reaches_all},
 	{"first-flush-asks-all", "the first flush of a generation goes to all members (B5)",

@@ -30,6 +30,7 @@ void read_waits_for_write(struct stage *s);
 void answer_needs_lease(struct stage *s);
 void claim_waits_for_lease(struct stage *s);
 void old_session_is_over(struct stage *s);
+void gone_client_is_over(struct stage *s);
 void flush_reaches_all(struct stage *s);
 void first_flush_asks_all(struct stage *s);
 void start_syncs(struct stage *s);

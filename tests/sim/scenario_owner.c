@@ -5,6 +5,8 @@
 #include "tests/sim/check.h"
 #include "tests/sim/scenario.h"
 
+#define OTHER_OBJECT ((1u << SD_OBJ_SHIFT_MIN) / SD_BLOCK_SIZE) /* its first block */
+
 /* 5.3: P has the write, Q does not: what one read has seen the next one sees. */
 void read_waits_for_write(struct stage *s)
 {
@@ -86,6 +88,25 @@ void old_session_is_over(struct stage *s)
 	old_links_hold(s, 'R', 'Q', false);
 	pass(s, 100 * MS);
 	has_read(c, 0);
+}
+
+/* 5.1, G8: a client is gone; the object that it asked for is made when another one, which has
+ * opened the volume since, has made and written it. */
+void gone_client_is_over(struct stage *s)
+{
+	stage_cluster(s, 4, 2);
+	struct cast *owner = client(s, "Q", false), *c, *other;
+	wrote(owner, OTHER_OBJECT);
+	c = client(s, "R", false);
+	cut(s, 'R', 'Q');
+	writes(c, 0);
+	pass(s, 20 * MS);
+	client_dies(s, c);
+	other = client(s, "S", false);
+	wrote(other, 1);
+	joined(s, 'R', 'Q');
+	pass(s, 100 * MS);
+	has_read(other, 1);
 }
 
 /* 5.4: every replica has it on its disk, not the owner's only. */

@@ -163,6 +163,8 @@ static uint32_t do_owner(struct rig *r, struct node *n, struct vdi *v, struct cm
 		break;
 	case CMD_VDI_RECLAIMED: v->reclaiming = v->owned = false; break;
 	case CMD_VDI_HEADER:
+		if (cmd->ctime != v->opens)
+			return SD_RES_OLD_NODE_VER;
 		memcpy(v->tag, cmd->tag, sizeof(v->tag));
 		v->size = cmd->size;
 		v->vm_state_size = cmd->vm_state_size;

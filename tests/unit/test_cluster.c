@@ -283,6 +283,15 @@ static void test_owner_commands(void **state)
 	assert_int_equal(
 		CMD(s, 1, .type = CMD_CACHE_LOST, .vid = v->vid, .gen = v->gen, .on = true), OK);
 	assert_true(v->cache_lost);
+	/* decided before the VDI was opened once more */
+	assert_int_equal(CMD(s, 2, .type = CMD_VDI_LOCK, .name = "v", .lock_type = VDI_OPEN), OK);
+	x = h;
+	x.vm_state_size = 7;
+	assert_int_equal(send_cmd(s, 1, 1, &x), SD_RES_OLD_NODE_VER);
+	assert_int_equal(v->vm_state_size, 5);
+	x.ctime = v->opens;
+	assert_int_equal(send_cmd(s, 1, 1, &x), OK);
+	assert_int_equal(v->vm_state_size, 7);
 	cs_free(copy(s));
 	assert_int_equal(CMD(s, 1, .type = CMD_CACHE_LOST, .vid = v->vid, .gen = v->gen), OK);
 	assert_false(v->cache_lost);
@@ -347,12 +356,22 @@ static void test_locks(void **state)
 	v = cs_vdi(s, c.ret_vid);
 #define LOCK(n, t)   CMD(s, n, .type = CMD_VDI_LOCK, .name = "v", .lock_type = t)
 #define UNLOCK(n, t) CMD(s, n, .type = CMD_VDI_UNLOCK, .vid = v->vid, .lock_type = t)
+	assert_int_equal(v->opens, 0);
 	assert_int_equal(LOCK(1, 0), OK);
 	assert_int_equal(v->lock_state, 2);
+	assert_int_equal(v->opens, 1);
+	assert_int_equal(LOCK(2, VDI_OPEN), OK); /* where locks are not used: it takes none */
+	assert_int_equal(v->lock_state, 2);
+	assert_int_equal(v->lock_nr, 1);
+	assert_int_equal(v->opens, 2);
 	assert_int_equal(v->lock_addr[0].port, 7001);
 	struct cmd l = {.type = CMD_VDI_LOCK, .name = "v"};
 	assert_int_equal(send_cmd(s, 2, 1, &l), SD_RES_VDI_LOCKED);
 	assert_int_equal(l.ret_vid, v->vid); /* also when it failed */
+	assert_int_equal(v->opens, 2);
+	struct cs *k = copy(s);
+	assert_int_equal(cs_vdi(k, v->vid)->opens, 2);
+	cs_free(k);
 	assert_int_equal(LOCK(2, 1), SD_RES_VDI_LOCKED);
 	assert_int_equal(UNLOCK(2, 1), OK); /* no change */
 	assert_int_equal(v->lock_state, 2);
