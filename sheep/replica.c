@@ -992,5 +992,7 @@ void replica_handle(struct sheep *sh, const struct incarnation *from, struct pee
 		.vid = c->req.vid,
 		.oid = c->req.oid,
 	};
-	dispatch(sh->replica, c, local); /* ~ */
+	dispatch(sh->replica, c, local);		   /* ~ */
+	if (store_failed(sh->store) && MARKED(rep_failed)) /* it has versions without their data */
+		c->error = -ECANCELED;
 }

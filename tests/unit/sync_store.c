@@ -39,6 +39,7 @@ struct store {
 	struct store_ident ident;
 	bool gate;
 	int fail;
+	bool failed; /* it has */
 	struct co_cond opened;
 	unsigned nr_held;
 };
@@ -251,7 +252,7 @@ bool store_allocates(struct store_obj *o, uint64_t off, uint64_t len)
 
 bool store_failed(const struct store *st)
 {
-	return false;
+	return st->failed;
 }
 
 /* ---- locks ---- */
@@ -332,6 +333,7 @@ int store_wait(struct store *st, struct store_write *w)
 	if (st->fail) {
 		int r = st->fail;
 		st->fail = 0;
+		st->failed = true;
 		return r;
 	}
 	return 0;
