@@ -7,7 +7,7 @@
 #include "tests/unit/gw_tests.h"
 
 uint8_t got[OBJLEN + 8192];
-static uint8_t blk[4096];
+static uint8_t blk[8192];
 
 const void *pat(int c)
 {
