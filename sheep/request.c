@@ -217,6 +217,8 @@ enum admit request_header(struct client *cl, const struct sd_req *req)
 	}
 	if (!srv->is_ready)
 		return ADMIT_PAUSE;
+	if (srv->draining && !cl->served)
+		return ADMIT_CLOSE; /* another gateway will do */
 	if (!cl->served) {
 		if (srv->nr_served >= SD_CLIENTS_MAX)
 			return ADMIT_PAUSE;

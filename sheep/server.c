@@ -216,7 +216,6 @@ void server_drain(struct sheep *sh, unsigned ms)
 		return;
 	uint64_t until = env_now(sh->env) + ms * 1000000ull;
 	srv->draining = true;
-	server_unlisten(srv);
 	while (server_busy(srv))
 		if (co_cond_wait_until(&srv->idle, until, "server: drain") < 0) /* ~ */
 			break;

@@ -38,8 +38,9 @@ struct request {
 int server_start(struct sheep *sh, char **err);
 /* sh->cluster is there: requests are served, or refused as the cluster's status says. */
 void server_ready(struct sheep *sh);
-/* Stop listening; requests that come later wait for ever; co_fn: until what is in work is answered
- * and sent, at most @ms. */
+/* New clients are sent away, requests of the others that come later wait for ever; other daemons
+ * are still let in, until server_hangup(): what they have in flight needs this node as a replica.
+ * co_fn: until what is in work is answered and sent, at most @ms. */
 co_fn void server_drain(struct sheep *sh, unsigned ms);
 /* Close every connection without error replies; what is in work has nobody to answer to. */
 void server_hangup(struct sheep *sh);

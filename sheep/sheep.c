@@ -29,6 +29,7 @@ static void sheep_view(void *arg, struct view *old, struct view *new_view, bool 
 		return;
 	server_ready(sh);
 	sh->joined = true;
+	sh->clean_epoch = 0; /* from now on something may be written */
 	log_notice(sh->log, "epoch %u with %u nodes%s", new_view->epoch, new_view->nr,
 		   clean ? ", after a clean shutdown" : "");
 	peer_view_changed(sh, new_view);
@@ -72,6 +73,7 @@ static int sheep_format(void *arg)
 
 	if (sh->closing)
 		return -ECANCELED;
+	sh->clean_epoch = 0;
 	log_notice(sh->log, "formatting: all objects of this node are removed");
 	gateway_format(sh);	  /* ~ */
 	int r = format_store(sh); /* ~ */
@@ -165,6 +167,8 @@ static int sheep_join(struct sheep *sh, char **msg)
 	char *waiting = NULL;
 
 	memcpy(conf.clean_name, id->clean_name, sizeof(conf.clean_name));
+	sh->clean_epoch = id->clean_epoch; /* who never serves stays clean */
+	memcpy(sh->clean_name, id->clean_name, sizeof(sh->clean_name));
 	int r = cluster_start(sh->sched, &conf, &sh->cluster, &waiting, msg); /* ~ */
 	if (r < 0) {
 		sh->off_bus = r != -EPERM;

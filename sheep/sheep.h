@@ -62,7 +62,7 @@ struct sheep {
 	bool shutdown; /* an ordered shutdown of the whole cluster */
 	bool joined;   /* a view with this node was applied */
 	int exit_status;
-	uint32_t clean_epoch; /* the clean mark to leave behind; 0: none */
+	uint32_t clean_epoch; /* the clean mark to leave behind (DESIGN 4.3); 0: none */
 	uint8_t clean_name[8];
 	struct env_timer tick;
 	void (*stopped)(struct sheep *sh); /* called once everything is closed */

@@ -77,6 +77,9 @@ wait_for 30 eval '! in_recovery'
 e=$(epoch)
 dog cluster shutdown || fail "shutdown"
 for i in 0 1 2; do p=$(pid_of $i); [ -z "$p" ] || wait_gone "$p"; done
+# One that is started alone waits, and is stopped again: it was clean and stays so.
+start_node 1 || fail "start alone"
+kill_node 1 TERM
 for i in 1 2 0; do start_node $i || fail "start"; done
 wait_for 20 eval 'status | grep -q ^running'
 [ "$(epoch)" = "$e" ] || fail "epoch $(epoch) after a clean shutdown in $e"

@@ -1,4 +1,4 @@
-/* admin.c - the administrator: formats the cluster and creates the volumes. */
+/* admin.c - the administrator: formats the cluster, creates the volumes, shuts the cluster down. */
 #include "config.h"
 
 #include "include/sheepdog/proto.h"
@@ -7,6 +7,8 @@
 #include "tests/sim/run.h"
 
 #include <assert.h>
+
+#define ADMIN_IP 40u
 
 static void admin_wait(void *arg)
 {
@@ -60,18 +62,41 @@ static void admin_co(void *arg)
 	r->admin_done = true;
 }
 
+/* `dog cluster shutdown`; whoever asks may not get an answer. */
+static void shutdown_co(void *arg)
+{
+	struct run *r = arg;
+	struct sd_req req = {.proto_ver = SD_INTERNAL_PROTO_VER, .opcode = SD_OP_SHUTDOWN};
+	struct sd_cluster *c;
+	struct sd_rsp rsp;
+
+	assert(client_open_on(&r->admin->env, admin_wait, r, r->admin_to, &c) == 0);
+	sd_cluster_set_connect_timeout(c, 1);
+	sd_request_to(c, r->admin_to, &req, NULL, NULL, NULL, &rsp);
+	sd_cluster_close(c);
+	r->admin_done = true;
+}
+
 static void admin_main(void *arg)
 {
 	struct run *r = arg;
 
 	r->admin_sched = co_sched_new(&r->admin->env, 10);
-	assert(co_start(r->admin_sched, admin_co, r, "admin"));
+	assert(co_start(r->admin_sched, r->admin_to[0] ? shutdown_co : admin_co, r, "admin"));
 }
 
 void admin_start(struct run *r)
 {
-	r->admin = proc_new(&r->w, "admin", 40, NULL);
+	r->admin_done = false;
+	r->admin = proc_new(&r->w, "admin", ADMIN_IP, NULL);
 	proc_call(r->admin, admin_main, r);
+}
+
+void admin_shutdown(struct run *r, const struct node *n)
+{
+	admin_end(r);
+	snprintf(r->admin_to, sizeof(r->admin_to), "10.0.0.%u:7000", n->ip);
+	admin_start(r);
 }
 
 bool admin_ready(struct run *r)

@@ -104,6 +104,11 @@ void bus_silent(struct sim_bus *sb, uint32_t ip, uint64_t told)
 	bus_remove(sb, which, true);
 }
 
+unsigned bus_nr_members(const struct sim_bus *sb)
+{
+	return sb->nr_members;
+}
+
 bool bus_is_split(const struct sim_bus *sb)
 {
 	return sb->split;

@@ -70,6 +70,22 @@ static void format_co(void *arg)
 	c->open = true;
 }
 
+static void admin_co(void *arg)
+{
+	struct cast *c = arg;
+	struct sd_req req = {.proto_ver = SD_INTERNAL_PROTO_VER, .opcode = c->st->admin_op};
+	uint8_t nodes[4096];
+	size_t len = sizeof(nodes);
+	struct sd_rsp rsp = {0};
+
+	assert(client_open_on(&c->p->env, wait_turn, c, c->gateways, &c->sd) == 0);
+	req.data_length = sizeof(nodes);
+	int e = sd_request(c->sd, &req, NULL, nodes, &len, &rsp);
+	if (e || rsp.result)
+		world_fail(c->st->w, "contents: the administrator: %d, %x", e, rsp.result);
+	c->open = true;
+}
+
 static void create_co(void *arg)
 {
 	struct cast *c = arg;
@@ -231,6 +247,19 @@ void cast_format(struct stage *s)
 		return;
 	c = cast_new(s, STAGE_CLIENTS, "P", format_co);
 	if (wait_for(s, &c->open, "administrator", "format and create"))
+		leaves(c);
+}
+
+void administers(struct stage *s, char role, uint8_t op)
+{
+	const char at[2] = {role};
+
+	if (s->w->failed)
+		return;
+	story(s->w, "admin > op %x at %c", op, role);
+	s->admin_op = op;
+	struct cast *c = cast_new(s, STAGE_CLIENTS, at, admin_co);
+	if (wait_for(s, &c->open, "administrator", "an order"))
 		leaves(c);
 }
 

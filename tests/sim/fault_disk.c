@@ -19,7 +19,7 @@ static bool repairs(const struct run *r)
 
 bool all_well(struct run *r)
 {
-	if (!at_rest(r) || repairs(r))
+	if (!at_rest(r) || repairs(r) || (r->admin && !admin_ready(r)))
 		return false;
 	for (unsigned i = 0; i < LATER_MAX; i++)
 		if (r->later[i].used)

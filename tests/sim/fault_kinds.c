@@ -116,6 +116,17 @@ static bool k_stop(struct run *r, struct node *n)
 	return true;
 }
 
+/* All stop and leave the clean mark, if nothing comes between; started again one by one. */
+static bool k_shutdown(struct run *r, struct node *n)
+{
+	if (!n->started || n->p->paused)
+		return false;
+	story(&r->w, "all > the cluster is shut down, at %s", n->name);
+	world_fault(&r->w, FAULT_SHUTDOWN);
+	admin_shutdown(r, n);
+	return true;
+}
+
 static void stop_next(struct run *r, struct node *n, uint32_t arg)
 {
 	node_stop(n);
@@ -288,6 +299,7 @@ const struct kind fault_kinds[] = {
 	{"power cut of all", 3, 0, k_power_all, false},
 	{"clients killed", 4, 0, k_client, false},
 	{"stop", 7, 0, k_stop, false},
+	{"cluster shutdown", 4, 100 * MS, k_shutdown, false},
 	{"restarts in a row", 4, 100 * MS, k_restarts, false},
 	{"away for long", 3, 300 * MS, k_away, false},
 	{"new machines", 10, 0, k_added, false},

@@ -254,6 +254,7 @@ void heal(struct run *r)
 {
 	story(&r->w, "all > heals");
 	faults_done(r);
+	admin_end(r);
 	r->patient = NULL;
 	r->wanted = NULL;
 	net_on_send(r->w.net, NULL, 0);

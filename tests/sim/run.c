@@ -121,8 +121,8 @@ bool at_rest(struct run *r)
 	unsigned nr = nr_installed(r);
 	uint64_t hash = 0;
 
-	if (!nodes_started(r) || bus_is_split(r->w.bus))
-		return false;
+	if (!nodes_started(r) || bus_is_split(r->w.bus) || bus_nr_members(r->w.bus) != nr)
+		return false; /* or has lost somebody who does not know it yet */
 	for (unsigned i = 0; i < r->shape.nr_nodes; i++) {
 		const struct node *n = &r->node[i];
 		if (n->installed && !hash)

@@ -45,10 +45,11 @@ struct run {
 	bool no_faults;		    /* --no-faults */
 	uint64_t until_ns;	    /* --until: it stops there */
 	uint64_t fail_ns, crash_ns; /* --fail-at, --crash-at */
-	/* the administrator: formats, creates */
+	/* the administrator: formats and creates; later, with admin_to, shuts down */
 	struct proc *admin;
 	struct co_sched *admin_sched;
 	bool admin_done;
+	char admin_to[32];
 	char gateways[256];
 };
 
@@ -82,6 +83,7 @@ enum object_is fleet_object(void *arg, uint64_t oid);
 
 void admin_start(struct run *r);
 bool admin_ready(struct run *r);
+void admin_shutdown(struct run *r, const struct node *n); /* asks @n; does not wait */
 void admin_end(struct run *r); /* at any time, also when it was never started */
 
 /* ---- faults.c ---- */

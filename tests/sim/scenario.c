@@ -71,5 +71,9 @@ const struct scenario scenarios[] = {
 	 log_position_counts},
 	{"joiner-is-known-first", "all present know durably who may be waited for (B4)",
 	 joiner_is_known_first},
+	{"forced-branch-is-true", "what a given-up branch had counts for nothing (4.3)",
+	 forced_branch_is_true},
+	{"shutdown-makes-no-epoch", "a cluster that was shut down goes on where it was (4.3)",
+	 shutdown_makes_no_epoch},
 	{0},
 };

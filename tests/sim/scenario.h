@@ -43,6 +43,8 @@ void index_is_durable(struct stage *s);
 /* scenario_start.c */
 void log_position_counts(struct stage *s);
 void joiner_is_known_first(struct stage *s);
+void forced_branch_is_true(struct stage *s);
+void shutdown_makes_no_epoch(struct stage *s);
 
 /* scenario_lease.c */
 void one_link_is_cut(struct stage *s);

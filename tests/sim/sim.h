@@ -31,9 +31,11 @@ bool bus_split(struct sim_bus *sb, bool ips[64], uint64_t notice, uint64_t told)
 /* The end of it; who was not noticed to be gone is still there, and has missed nothing. */
 void bus_join(struct sim_bus *sb);
 bool bus_is_split(const struct sim_bus *sb);
-/* No side has quorum: all are out, each learns it after up to @told ns; nobody joins for @ns. */
+/* Who is in the cluster at the end of the order, whether or not anybody has heard of it. */
+unsigned bus_nr_members(const struct sim_bus *sb);
 /* The others see @ip fall silent at once; it learns of it after @told ns. */
 void bus_silent(struct sim_bus *sb, uint32_t ip, uint64_t told);
+/* No side has quorum: all are out, each learns it after up to @told ns; nobody joins for @ns. */
 void bus_lose_quorum(struct sim_bus *sb, uint64_t told, uint64_t ns);
 /* Arm @ev soon after the @nr-th message of @type (enum cmd_type) from now on was ordered. */
 void bus_watch(struct sim_bus *sb, struct event *ev, unsigned type, unsigned nr);

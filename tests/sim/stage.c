@@ -412,6 +412,25 @@ void stage_versions(struct stage *s, struct obj_ver *ver)
 
 /* ---- beginning and end ---- */
 
+static bool have_stopped(struct stage *s, void *arg)
+{
+	const uint64_t *starts = arg;
+
+	for (unsigned i = 0; i < s->nr_nodes; i++)
+		if (s->node[i].p && s->node[i].nr_starts == starts[i])
+			return false;
+	return true;
+}
+
+void until_stopped(struct stage *s)
+{
+	uint64_t starts[NODES_MAX];
+
+	for (unsigned i = 0; i < s->nr_nodes; i++)
+		starts[i] = s->node[i].nr_starts;
+	until(s, have_stopped, starts, "the stop of all");
+}
+
 static bool all_rest(struct stage *s, void *arg)
 {
 	uint64_t hash = 0;

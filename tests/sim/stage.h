@@ -51,6 +51,7 @@ struct stage {
 	unsigned role[NODES_MAX]; /* P Q R S ... -> index of the node */
 	uint32_t vid, index[2];	  /* at the end */
 	unsigned object;	  /* whose ring gives the roles */
+	uint8_t admin_op;	  /* what the administrator wants */
 	bool bare;		  /* no volume at the beginning */
 	struct history *h;
 	struct cast cast[STAGE_CLIENTS + 1]; /* the last one: the administrator */
@@ -114,6 +115,7 @@ void until_view(struct stage *s, char role, const char *members);
 void until_started(struct stage *s, char role);
 void until_rest(struct stage *s, const char *roles);
 void until_applied(struct stage *s, char role, const struct step *w);
+void until_stopped(struct stage *s);		/* all, by themselves; they are started again */
 void until_removed(struct stage *s, char role); /* the scenario's object */
 void until_in_sync(struct stage *s, char role);
 void until_not_in_sync(struct stage *s, char role);
@@ -133,6 +135,8 @@ struct cast *creator(struct stage *s, const char *gateways);
 bool has_opened(const struct cast *c);
 void until_open(struct cast *c);
 void client_dies(struct stage *s, struct cast *c);
+/* `dog cluster ...` at @role: an SD_OP_..., and its answer is success. */
+void administers(struct stage *s, char role, uint8_t op);
 /* Start, and do not wait. */
 struct step *writes(struct cast *c, unsigned block);
 struct step *writes_big(struct cast *c);

@@ -30,6 +30,7 @@ const char *const fault_names[FAULT_NR] = {
 	[FAULT_SUSPEND] = "machine suspended",
 	[FAULT_OWNER] = "death in a fan-out",
 	[FAULT_STOP] = "node told to stop",
+	[FAULT_SHUTDOWN] = "cluster shutdown",
 	[FAULT_RESTARTS] = "restarts in a row",
 	[FAULT_AWAY] = "away for long",
 	[FAULT_ADDED] = "node added",

@@ -74,6 +74,7 @@ enum fault { /* counted, and named in the story */
 	     FAULT_SUSPEND,
 	     FAULT_OWNER,
 	     FAULT_STOP,
+	     FAULT_SHUTDOWN,
 	     FAULT_RESTARTS,
 	     FAULT_AWAY,
 	     FAULT_ADDED,
